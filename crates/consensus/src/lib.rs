@@ -1,0 +1,1 @@
+//! The replicated log: elections, replication, membership, log and checkpoint storage.

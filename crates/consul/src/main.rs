@@ -1,0 +1,3 @@
+//! The program `consul`: decode, compose, run, stop.
+
+fn main() {}

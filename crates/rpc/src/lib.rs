@@ -1,0 +1,1 @@
+//! How members call each other; today the Cluster trait everyone above asks.

@@ -1,0 +1,1 @@
+//! A server member: write and read pipelines, state machine, restore, leader duties.

@@ -1,0 +1,1 @@
+//! The replicated state: tables, indexes, versions, watches, apply, snapshots in and out.

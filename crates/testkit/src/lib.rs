@@ -1,0 +1,1 @@
+//! Simulated clock, network, disk; a fake Cluster; script runner. Tests only.

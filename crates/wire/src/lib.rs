@@ -1,0 +1,1 @@
+//! Bytes to values and back: MessagePack dialects, framing, checksums, the snapshot archive.
