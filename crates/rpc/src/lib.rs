@@ -1,1 +1,16 @@
-//! How members call each other; today the Cluster trait everyone above asks.
+//! How members call each other: the [`Cluster`] that everyone above asks.
+//!
+//! A [`Cluster`] is a small handle around one object-safe trait, [`Backend`], that carries a closed pair of question and answer; the typed calls wrap and unwrap.
+//! A backend in the same process never serializes.
+//! This crate decides nothing: no policy of retries, no access control.
+//!
+//! Start with [`Cluster`]; a further way to reach servers is one more [`Backend`].
+
+mod cluster;
+mod stream;
+
+pub use cluster::{
+    Answered, Backend, Cluster, Consistency, Meta, Peers, ReadOptions, RestoreOptions, Save,
+    SaveOptions, WriteOptions,
+};
+pub use stream::{Bodies, ByteSender, ByteStream, StreamError, byte_stream};

@@ -1,0 +1,200 @@
+//! The waist of the house: reads, writes and snapshots, wherever the servers are.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use model::{Answer, Ask, Command, Error, Index, Question, Reply, Text};
+
+use crate::ByteStream;
+
+/// How fresh an answer must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// The leader answers, trusting its lease.
+    #[default]
+    Default,
+    /// The leader makes sure that it still leads before it answers.
+    Consistent,
+    /// Whichever server is asked answers from what it has.
+    Stale,
+}
+
+/// What goes with a question.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadOptions {
+    /// Whose question it is; empty for nobody's.
+    pub token: Text,
+    /// Where to ask; empty for this agent's datacenter.
+    pub datacenter: Text,
+    /// How fresh the answer must be.
+    pub consistency: Consistency,
+    /// Wait until the answer has changed since this index; 0 answers at once.
+    pub index: Index,
+    /// How long to wait for that, jitter included by whoever fills this in; unused if `index` is 0.
+    pub wait: Duration,
+}
+
+/// What goes with a command.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WriteOptions {
+    /// Whose command it is; empty for nobody's.
+    pub token: Text,
+    /// Where to; empty for this agent's datacenter.
+    pub datacenter: Text,
+}
+
+/// What goes with the saving of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SaveOptions {
+    /// Whose wish it is.
+    pub token: Text,
+    /// Of which datacenter; empty for this agent's.
+    pub datacenter: Text,
+    /// Whether any server may answer from what it has.
+    pub stale: bool,
+}
+
+/// What goes with a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RestoreOptions {
+    /// Whose wish it is.
+    pub token: Text,
+    /// Of which datacenter; empty for this agent's.
+    pub datacenter: Text,
+    /// Leave out records of kinds that this program has no table for, instead of refusing.
+    pub skip_unknown: bool,
+}
+
+/// How an answer stands in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The index to wait from.
+    pub index: Index,
+    /// How long ago the answering server heard of its leader; zero from the leader.
+    pub last_contact: Duration,
+    /// Whether the answering server knows a leader.
+    pub known_leader: bool,
+}
+
+/// An answer and how it stands in time.
+#[derive(Debug)]
+pub struct Answered<A> {
+    /// The answer.
+    pub answer: A,
+    /// How it stands in time.
+    pub meta: Meta,
+}
+
+/// A snapshot on its way.
+#[derive(Debug)]
+pub struct Save {
+    /// How it stands in time; the index is that of the snapshot.
+    pub meta: Meta,
+    /// The archive.
+    pub archive: ByteStream,
+}
+
+/// Who takes part in consensus, as the servers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Peers {
+    /// The leader's `ip:port`, or empty.
+    pub leader: String,
+    /// Every voter's `ip:port`.
+    pub servers: Vec<String>,
+}
+
+/// Where the servers are: in this process, over there, or made up for a test.
+pub trait Backend: Send + Sync + 'static {
+    /// Answers a question, waiting as the options say.
+    fn read(
+        &self,
+        question: Question,
+        options: ReadOptions,
+    ) -> BoxFuture<'static, Result<Answered<Answer>, Error>>;
+
+    /// Carries out a command; when it returns, the effect is durable.
+    fn write(
+        &self,
+        command: Command,
+        options: WriteOptions,
+    ) -> BoxFuture<'static, Result<Reply, Error>>;
+
+    /// Takes a snapshot of everything.
+    fn save(&self, options: SaveOptions) -> BoxFuture<'static, Result<Save, Error>>;
+
+    /// Replaces everything by a snapshot.
+    fn restore(
+        &self,
+        options: RestoreOptions,
+        archive: ByteStream,
+    ) -> BoxFuture<'static, Result<(), Error>>;
+
+    /// Who leads and who votes, without asking the leader.
+    fn peers(&self) -> Peers;
+}
+
+/// The handle through which everything above asks the servers.
+#[derive(Clone)]
+pub struct Cluster(Arc<dyn Backend>);
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster")
+    }
+}
+
+impl Cluster {
+    /// A handle on these servers.
+    pub fn new(backend: impl Backend) -> Self {
+        Self(Arc::new(backend))
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// What the servers say; see [`Error`].
+    pub async fn read<Q: Ask>(
+        &self,
+        question: Q,
+        options: ReadOptions,
+    ) -> Result<Answered<Q::Answer>, Error> {
+        let Answered { answer, meta } = self.0.read(question.into(), options).await?;
+        match Q::unwrap(answer) {
+            Some(answer) => Ok(Answered { answer, meta }),
+            None => Err(Error::Internal(
+                "a server answered another question".to_owned(),
+            )),
+        }
+    }
+
+    /// Carries out a command; when it returns, the effect is durable.
+    ///
+    /// # Errors
+    /// What the servers say; after [`Error::OutcomeUnknown`] it may have happened all the same.
+    pub async fn write(&self, command: Command, options: WriteOptions) -> Result<Reply, Error> {
+        self.0.write(command, options).await
+    }
+
+    /// Takes a snapshot of everything.
+    ///
+    /// # Errors
+    /// What the servers say; a failure after the first bytes ends the stream with an error.
+    pub async fn save(&self, options: SaveOptions) -> Result<Save, Error> {
+        self.0.save(options).await
+    }
+
+    /// Replaces everything by a snapshot.
+    ///
+    /// # Errors
+    /// What is wrong with the archive, in which case nothing was changed, or what the servers say.
+    pub async fn restore(&self, options: RestoreOptions, archive: ByteStream) -> Result<(), Error> {
+        self.0.restore(options, archive).await
+    }
+
+    /// Who leads and who votes, without asking the leader.
+    pub fn peers(&self) -> Peers {
+        self.0.peers()
+    }
+}
