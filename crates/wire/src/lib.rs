@@ -4,6 +4,7 @@
 //! Whoever has a noun (the `store`, the snapshot agent) brings its field names along.
 //!
 //! Start with [`msgpack`], the dialect in which the original writes its state; [`archive`] is the file that carries it.
+//! [`compact`] and [`frame`] are for what only this program reads: the log and the checkpoint.
 //! A new encoding is a new module here, with a table of its forms as its test and, if it can be met outside of this program, a page in `docs/`.
 //!
 //! ```
@@ -24,3 +25,9 @@
 //! ```
 
 pub mod msgpack;
+
+pub mod archive;
+
+pub mod compact;
+
+pub mod frame;
