@@ -57,6 +57,8 @@ pub struct AclList;
 pub enum Need {
     /// Nothing: whoever asks may.
     Nothing,
+    /// No particular right, but a token that was brought must exist, as the original demands wherever rules apply.
+    Token,
     /// A token of the kind `management`, if tokens are in use at all.
     Management,
 }

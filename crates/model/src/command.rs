@@ -54,13 +54,13 @@ impl Command {
             | Self::RestoreCommit(_) => Need::Management,
             // What rules say about keys, services and queries comes with the enforcement of rules.
             Self::Register(_)
-            | Self::Deregister(_)
             | Self::Kv(_)
             | Self::Txn(_)
+            | Self::QuerySet(_)
+            | Self::QueryDelete(_) => Need::Token,
+            Self::Deregister(_)
             | Self::SessionCreate(_)
             | Self::SessionDestroy(_)
-            | Self::QuerySet(_)
-            | Self::QueryDelete(_)
             | Self::Coordinates(_)
             | Self::TombstoneReap(_) => Need::Nothing,
         }

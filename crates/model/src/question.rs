@@ -68,25 +68,25 @@ macro_rules! questions {
 }
 
 questions! {
-    KvGet => Option<KvEntry>, needs Nothing;
-    KvList => Vec<KvEntry>, needs Nothing;
-    KvKeys => Vec<Text>, needs Nothing;
-    TxnRead => TxnOutcome, needs Nothing;
+    KvGet => Option<KvEntry>, needs Token;
+    KvList => Vec<KvEntry>, needs Token;
+    KvKeys => Vec<Text>, needs Token;
+    TxnRead => TxnOutcome, needs Token;
     CatalogNodes => Vec<Arc<Node>>, needs Nothing;
-    CatalogServices => ServiceTags, needs Nothing;
-    CatalogService => Vec<Arc<Instance>>, needs Nothing;
-    CatalogNode => Option<NodeServices>, needs Nothing;
-    HealthNode => Vec<Arc<Check>>, needs Nothing;
-    HealthChecks => Vec<Arc<Check>>, needs Nothing;
-    HealthState => Vec<Arc<Check>>, needs Nothing;
-    HealthService => Vec<Arc<Instance>>, needs Nothing;
+    CatalogServices => ServiceTags, needs Token;
+    CatalogService => Vec<Arc<Instance>>, needs Token;
+    CatalogNode => Option<NodeServices>, needs Token;
+    HealthNode => Vec<Arc<Check>>, needs Token;
+    HealthChecks => Vec<Arc<Check>>, needs Token;
+    HealthState => Vec<Arc<Check>>, needs Token;
+    HealthService => Vec<Arc<Instance>>, needs Token;
     SessionInfo => Option<Arc<Session>>, needs Nothing;
     SessionList => Vec<Arc<Session>>, needs Nothing;
     SessionNode => Vec<Arc<Session>>, needs Nothing;
     AclInfo => Option<Arc<AclToken>>, needs Nothing; // the original answers whoever knows the id
     AclList => Vec<Arc<AclToken>>, needs Management;
-    QueryGet => Option<Arc<PreparedQuery>>, needs Nothing;
-    QueryList => Vec<Arc<PreparedQuery>>, needs Nothing;
+    QueryGet => Option<Arc<PreparedQuery>>, needs Token;
+    QueryList => Vec<Arc<PreparedQuery>>, needs Token;
     CoordinateNodes => Vec<NodeCoordinate>, needs Nothing;
 }
 
