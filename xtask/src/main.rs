@@ -129,7 +129,8 @@ fn usage() -> String {
         ..
     } in COMMANDS
     {
-        text.push_str(&format!("  {name:<7} {operands}\n          {about}\n"));
+        let call = format!("{name} {operands}");
+        text.push_str(&format!("  {}\n      {about}\n", call.trim_end()));
     }
     text
 }
@@ -142,8 +143,10 @@ mod tests {
     fn usage_names_every_command_once() {
         let text = usage();
         for command in COMMANDS {
-            let line = format!("  {:<7} ", command.name);
-            assert_eq!(text.matches(&line).count(), 1, "{}", command.name);
+            let lines = text
+                .lines()
+                .filter(|line| line.split(' ').nth(2) == Some(command.name));
+            assert_eq!(lines.count(), 1, "{}", command.name);
         }
     }
 }
