@@ -1,3 +1,7 @@
-//! The program `consul`: decode, compose, run, stop.
+//! The program `consul`: everything is in the library beside this file.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    consul::command::main()
+}

@@ -1,0 +1,310 @@
+//! The commands of the program, and the choice of one by the first words of the command line.
+//!
+//! A new command is a file of its name with a `SYNTAX` and a `run`, a variant of [`Command`], and a line in each match below.
+
+mod agent;
+mod version;
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use crate::console::Console;
+use crate::flags::{self, Stop, Syntax};
+
+/// Everything the program can be told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// `agent`
+    Agent,
+    /// `version`
+    Version,
+}
+
+/// A first word that stands before several commands.
+struct Group {
+    name: &'static str,
+    summary: &'static str,
+    about: &'static str,
+}
+
+impl Command {
+    /// The commands in alphabetical order of their names.
+    pub const ALL: &'static [Self] = &[Self::Agent, Self::Version];
+
+    /// How the command's line is read and explained.
+    pub fn syntax(self) -> &'static Syntax {
+        match self {
+            Self::Agent => &agent::SYNTAX,
+            Self::Version => &version::SYNTAX,
+        }
+    }
+
+    fn run(self, parsed: &flags::Parsed, console: &mut Console<'_>) -> u8 {
+        match self {
+            Self::Agent => agent::run(parsed, console),
+            Self::Version => version::run(console),
+        }
+    }
+}
+
+const GROUPS: &[Group] = &[];
+
+/// The status of a command that did what it was told.
+const OK: u8 = 0;
+/// The status of a command that didn't.
+const FAILED: u8 = 1;
+
+/// Runs the program with the process's own arguments, streams and environment.
+pub fn main() -> ExitCode {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("CONSUL_"))
+        .collect::<BTreeMap<_, _>>();
+    // None of the streams is locked for good: a running agent logs from other threads.
+    let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let errors_is_terminal = stderr.is_terminal();
+    let mut console = Console {
+        input: &mut stdin,
+        output: &mut stdout,
+        errors: &mut stderr,
+        errors_is_terminal,
+        environment,
+    };
+    let arguments = std::env::args_os()
+        .skip(1)
+        .map(std::ffi::OsString::into_string);
+    let status = match arguments.collect::<Result<Vec<_>, _>>() {
+        Ok(arguments) => dispatch(&arguments, &mut console),
+        Err(argument) => {
+            console.note(format_args!(
+                "an argument is not valid UTF-8: {}",
+                argument.display()
+            ));
+            FAILED
+        }
+    };
+    let _ = console.output.flush();
+    ExitCode::from(status)
+}
+
+/// Runs the command that the arguments name, and returns the exit status.
+pub fn dispatch(arguments: &[String], console: &mut Console<'_>) -> u8 {
+    // The original answers a version flag wherever it stands, also behind a command.
+    let before_dashes = arguments.iter().take_while(|argument| *argument != "--");
+    if before_dashes
+        .into_iter()
+        .any(|argument| argument == "-v" || argument == "--version")
+    {
+        return version::run(console);
+    }
+
+    let leading = arguments
+        .iter()
+        .take_while(|argument| argument.starts_with('-'))
+        .count();
+    let (flags_before, words) = arguments.split_at(leading);
+    let chosen = Command::ALL.iter().find_map(|command| {
+        let name = command.syntax().name.split(' ');
+        let length = name.clone().count();
+        let named = words.len() >= length && name.zip(words).all(|(name, word)| name == word);
+        named.then(|| (*command, &words[length..]))
+    });
+    let group = words
+        .first()
+        .and_then(|word| GROUPS.iter().find(|group| group.name == word));
+    let help_asked = flags_before
+        .iter()
+        .any(|flag| matches!(flag.as_str(), "-h" | "-help" | "--help"));
+    match (chosen, group) {
+        _ if help_asked => console.note(usage()),
+        (Some((command, _)), _) if !flags_before.is_empty() => {
+            console.note("Invalid flags before the subcommand: put them after it.\n");
+            console.note(command.syntax().help());
+        }
+        (Some((command, rest)), _) => return run(command, rest, console),
+        (None, Some(group)) => console.note(group_help(group)),
+        (None, None) => {
+            console.note(usage());
+            let names = Command::ALL.iter().map(|command| command.syntax().name);
+            if let Some(word) = words.first()
+                && let Some(near) =
+                    flags::nearest(word, names.chain(GROUPS.iter().map(|group| group.name)))
+            {
+                console.note(format_args!("did you mean consul {near}?"));
+            }
+        }
+    }
+    FAILED
+}
+
+fn run(command: Command, arguments: &[String], console: &mut Console<'_>) -> u8 {
+    match command.syntax().parse(arguments) {
+        Ok(parsed) => command.run(&parsed, console),
+        Err(stop) => {
+            if let Stop::Bad(problem) = stop {
+                console.note(problem);
+            }
+            console.say(command.syntax().help());
+            FAILED
+        }
+    }
+}
+
+/// The listing of commands; those of a group count as one.
+fn usage() -> String {
+    let single = Command::ALL.iter().map(|command| command.syntax());
+    let single = single.filter(|syntax| !syntax.name.contains(' '));
+    let mut lines: Vec<(&str, &str)> = single
+        .map(|syntax| (syntax.name, syntax.summary))
+        .chain(GROUPS.iter().map(|group| (group.name, group.summary)))
+        .collect();
+    lines.sort_unstable();
+    format!(
+        "usage: consul [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n{}",
+        listing(&lines)
+    )
+}
+
+fn group_help(group: &Group) -> String {
+    let members: Vec<(&str, &str)> = Command::ALL
+        .iter()
+        .map(|command| command.syntax())
+        .filter_map(|syntax| {
+            let (first, second) = syntax.name.split_once(' ')?;
+            (first == group.name).then_some((second, syntax.summary))
+        })
+        .collect();
+    format!(
+        "Usage: consul {} <subcommand> [options] [args]\n\n{}\n\nSubcommands:\n\n{}",
+        group.name,
+        group.about,
+        listing(&members)
+    )
+}
+
+fn listing(lines: &[(&str, &str)]) -> String {
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    lines
+        .iter()
+        .map(|(name, summary)| format!("    {name:width$}    {summary}\n"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::tests::consul;
+
+    #[test]
+    fn the_lists_are_in_order_and_explained() {
+        let names: Vec<&str> = Command::ALL
+            .iter()
+            .map(|command| command.syntax().name)
+            .collect();
+        assert!(names.is_sorted(), "{names:?}");
+        for command in Command::ALL {
+            let syntax = command.syntax();
+            assert!(
+                syntax
+                    .example
+                    .lines()
+                    .all(|line| line.starts_with("consul ")),
+                "{}",
+                syntax.name
+            );
+            assert!(syntax.example.contains(syntax.name), "{}", syntax.name);
+            if let Some((group, _)) = syntax.name.split_once(' ') {
+                assert!(GROUPS.iter().any(|known| known.name == group), "{group}");
+            }
+            let printed = consul(
+                &[&syntax.name.split(' ').collect::<Vec<_>>()[..], &["-h"]].concat(),
+                b"",
+                &[],
+            );
+            assert_eq!(
+                (printed.status, printed.errors.as_str()),
+                (1, ""),
+                "{}",
+                syntax.name
+            );
+            assert!(
+                printed
+                    .output
+                    .starts_with(&format!("Usage: consul {} ", syntax.name))
+            );
+        }
+    }
+
+    #[test]
+    fn usage_goes_to_standard_error() {
+        for line in [
+            &[][..],
+            &["-h"],
+            &["--help"],
+            &["-version"],
+            &["nonsense"],
+            &["-h", "agent"],
+        ] {
+            let printed = consul(line, b"", &[]);
+            assert_eq!(
+                (printed.status, printed.output.as_str()),
+                (1, ""),
+                "{line:?}"
+            );
+            assert!(
+                printed.errors.starts_with(
+                    "usage: consul [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n    agent"
+                ),
+                "{}",
+                printed.errors
+            );
+        }
+        assert!(
+            consul(&["agnet"], b"", &[])
+                .errors
+                .ends_with("did you mean consul agent?\n")
+        );
+    }
+
+    #[test]
+    fn bad_flags() {
+        let printed = consul(&["agent", "-nonsense"], b"", &[]);
+        assert_eq!(printed.status, 1);
+        assert_eq!(printed.errors, "flag provided but not defined: -nonsense\n");
+        assert!(printed.output.starts_with("Usage: consul agent "));
+
+        let printed = consul(&["-stale", "agent"], b"", &[]);
+        assert_eq!((printed.status, printed.output.as_str()), (1, ""));
+        assert!(
+            printed
+                .errors
+                .starts_with("Invalid flags before the subcommand"),
+            "{}",
+            printed.errors
+        );
+    }
+
+    #[test]
+    fn a_version_flag_wins_anywhere() {
+        for line in [
+            &["--version"][..],
+            &["-v"],
+            &["agent", "-v"],
+            &["nonsense", "--version", "--"],
+        ] {
+            let printed = consul(line, b"", &[]);
+            assert_eq!(
+                (printed.status, printed.errors.as_str()),
+                (0, ""),
+                "{line:?}"
+            );
+            assert!(
+                printed.output.starts_with("Consul v0.7.1\n"),
+                "{}",
+                printed.output
+            );
+        }
+        assert_eq!(consul(&["nonsense", "--", "--version"], b"", &[]).status, 1);
+    }
+}

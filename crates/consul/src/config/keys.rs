@@ -1,0 +1,308 @@
+//! Every key that a configuration file may hold: its shape and what it does in this program.
+//! Reading, merging and the "no effect" warning all follow from this one list.
+
+/// What a key's value looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A JSON string.
+    Text,
+    /// A JSON number without a fraction.
+    Int,
+    /// `true` or `false`.
+    Bool,
+    /// A JSON string in Go's duration syntax.
+    Duration,
+    /// A list of strings.
+    List,
+    /// An object of strings.
+    Map,
+    /// An object of durations.
+    DurationMap,
+    /// A list of objects whose own keys are somebody else's business.
+    Definitions,
+    /// One such object; it is added to the list that [`Key::into`] names.
+    Definition,
+    /// Anything: the value is never looked at.
+    Any,
+}
+
+/// What a key does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It does what its documentation says.
+    Acts,
+    /// It is read and checked, and does nothing until a later version; the user is told.
+    Later,
+    /// It belongs to another release or a discontinued service; the log says that it is ignored.
+    Ignored,
+    /// What it switches off doesn't exist here, so there is nothing to do or to say.
+    Moot,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// The key, with its group in front: `ports.http`.
+    pub path: &'static str,
+    /// What its value looks like.
+    pub shape: Shape,
+    /// What it does.
+    pub effect: Effect,
+    /// The key whose value this one is another spelling of, or a single element for.
+    pub into: Option<&'static str>,
+}
+
+const fn key(path: &'static str, shape: Shape, effect: Effect) -> Key {
+    Key {
+        path,
+        shape,
+        effect,
+        into: None,
+    }
+}
+
+const fn alias(path: &'static str, shape: Shape, effect: Effect, into: &'static str) -> Key {
+    Key {
+        path,
+        shape,
+        effect,
+        into: Some(into),
+    }
+}
+
+use Effect::{Acts, Ignored, Later, Moot};
+use Shape::{Any, Bool, Definition, Definitions, DurationMap, Int, List, Map, Text};
+
+/// The keys, by subject.
+pub const KEYS: &[Key] = &[
+    // what this agent is
+    key("server", Bool, Acts),
+    key("bootstrap", Bool, Acts),
+    key("bootstrap_expect", Int, Acts),
+    key("datacenter", Text, Acts),
+    key("data_dir", Text, Acts),
+    key("node_name", Text, Acts),
+    key("node_id", Text, Later),
+    key("node_meta", Map, Later),
+    key("domain", Text, Later),
+    key("protocol", Int, Acts),
+    key("pid_file", Text, Acts),
+    key("performance.raft_multiplier", Int, Acts),
+    // what it says
+    key("log_level", Text, Acts),
+    key("enable_syslog", Bool, Later),
+    key("syslog_facility", Text, Later),
+    key("enable_debug", Bool, Later),
+    key("disable_update_check", Bool, Moot),
+    key("disable_anonymous_signature", Bool, Moot),
+    // how it stops
+    key("leave_on_terminate", Bool, Acts),
+    key("skip_leave_on_interrupt", Bool, Acts),
+    // addresses and ports
+    key("bind_addr", Text, Acts),
+    key("serf_lan_bind", Text, Later),
+    key("serf_wan_bind", Text, Later),
+    key("advertise_addr", Text, Acts),
+    key("advertise_addr_wan", Text, Acts),
+    key("advertise_addrs.serf_lan", Text, Later),
+    key("advertise_addrs.serf_wan", Text, Later),
+    key("advertise_addrs.rpc", Text, Later),
+    key("client_addr", Text, Acts),
+    key("addresses.dns", Text, Later),
+    key("addresses.http", Text, Acts),
+    key("addresses.https", Text, Later),
+    key("addresses.rpc", Text, Ignored),
+    key("unix_sockets.user", Text, Acts),
+    key("unix_sockets.group", Text, Acts),
+    key("unix_sockets.mode", Text, Acts),
+    key("ports.dns", Int, Later),
+    key("ports.http", Int, Acts),
+    key("ports.https", Int, Later),
+    key("ports.rpc", Int, Ignored),
+    key("ports.serf_lan", Int, Acts),
+    key("ports.serf_wan", Int, Acts),
+    key("ports.server", Int, Acts),
+    key("translate_wan_addrs", Bool, Later),
+    // HTTP
+    key("http_api_response_headers", Map, Acts),
+    key("ui", Bool, Later),
+    key("ui_dir", Text, Later),
+    // sessions, coordinates, remote execution
+    key("session_ttl_min", Shape::Duration, Acts),
+    key("disable_coordinates", Bool, Acts),
+    key("disable_remote_exec", Bool, Later),
+    // access control
+    key("acl_datacenter", Text, Acts),
+    key("acl_default_policy", Text, Acts),
+    key("acl_down_policy", Text, Later),
+    key("acl_ttl", Shape::Duration, Later),
+    key("acl_token", Text, Acts),
+    key("acl_master_token", Text, Acts),
+    key("acl_replication_token", Text, Later),
+    key("acl_agent_token", Text, Later),
+    key("acl_agent_master_token", Text, Later),
+    key("acl_enforce_version_8", Bool, Later),
+    // joining
+    key("start_join", List, Later),
+    key("start_join_wan", List, Later),
+    key("retry_join", List, Later),
+    key("retry_join_wan", List, Later),
+    key("retry_interval", Shape::Duration, Later),
+    key("retry_interval_wan", Shape::Duration, Later),
+    key("retry_max", Int, Later),
+    key("retry_max_wan", Int, Later),
+    key("retry_join_ec2.region", Text, Later),
+    key("retry_join_ec2.tag_key", Text, Later),
+    key("retry_join_ec2.tag_value", Text, Later),
+    key("retry_join_ec2.access_key_id", Text, Later),
+    key("retry_join_ec2.secret_access_key", Text, Later),
+    key("retry_join_gce.project_name", Text, Later),
+    key("retry_join_gce.zone_pattern", Text, Later),
+    key("retry_join_gce.tag_value", Text, Later),
+    key("retry_join_gce.credentials_file", Text, Later),
+    key("rejoin_after_leave", Bool, Later),
+    key("reconnect_timeout", Shape::Duration, Later),
+    key("reconnect_timeout_wan", Shape::Duration, Later),
+    key("encrypt", Text, Later),
+    // TLS
+    key("ca_file", Text, Later),
+    key("cert_file", Text, Later),
+    key("key_file", Text, Later),
+    key("server_name", Text, Later),
+    key("verify_incoming", Bool, Later),
+    key("verify_outgoing", Bool, Later),
+    key("verify_server_hostname", Bool, Later),
+    key("tls_min_version", Text, Later),
+    // DNS
+    key("recursors", List, Later),
+    alias("recursor", Text, Later, "recursors"),
+    key("dns_config.allow_stale", Bool, Later),
+    key("dns_config.max_stale", Shape::Duration, Later),
+    key("dns_config.node_ttl", Shape::Duration, Later),
+    key("dns_config.service_ttl", DurationMap, Later),
+    key("dns_config.enable_truncate", Bool, Later),
+    key("dns_config.udp_answer_limit", Int, Later),
+    key("dns_config.only_passing", Bool, Later),
+    key("dns_config.disable_compression", Bool, Later),
+    key("dns_config.recursor_timeout", Shape::Duration, Later),
+    // services, checks, watches
+    key("services", Definitions, Later),
+    alias("service", Definition, Later, "services"),
+    key("checks", Definitions, Later),
+    alias("check", Definition, Later, "checks"),
+    key("check_update_interval", Shape::Duration, Later),
+    key("watches", Definitions, Later),
+    // telemetry
+    key("telemetry.statsite_address", Text, Later),
+    key("telemetry.statsd_address", Text, Later),
+    key("telemetry.statsite_prefix", Text, Later),
+    key("telemetry.disable_hostname", Bool, Later),
+    key("telemetry.dogstatsd_addr", Text, Later),
+    key("telemetry.dogstatsd_tags", List, Later),
+    key("telemetry.circonus_api_token", Text, Later),
+    key("telemetry.circonus_api_app", Text, Later),
+    key("telemetry.circonus_api_url", Text, Later),
+    key("telemetry.circonus_submission_interval", Text, Later),
+    key("telemetry.circonus_submission_url", Text, Later),
+    key("telemetry.circonus_check_id", Text, Later),
+    key(
+        "telemetry.circonus_check_force_metric_activation",
+        Text,
+        Later,
+    ),
+    key("telemetry.circonus_check_instance_id", Text, Later),
+    key("telemetry.circonus_check_search_tag", Text, Later),
+    key("telemetry.circonus_check_display_name", Text, Later),
+    key("telemetry.circonus_check_tags", Text, Later),
+    key("telemetry.circonus_broker_id", Text, Later),
+    key("telemetry.circonus_broker_select_tag", Text, Later),
+    alias("statsite_addr", Text, Later, "telemetry.statsite_address"),
+    alias("statsd_addr", Text, Later, "telemetry.statsd_address"),
+    alias("statsite_prefix", Text, Later, "telemetry.statsite_prefix"),
+    alias("dogstatsd_addr", Text, Later, "telemetry.dogstatsd_addr"),
+    alias("dogstatsd_tags", List, Later, "telemetry.dogstatsd_tags"),
+    // other releases' and discontinued
+    key("snapshot_agent", Any, Ignored),
+    key("atlas_infrastructure", Any, Ignored),
+    key("atlas_token", Any, Ignored),
+    key("atlas_acl_token", Any, Ignored),
+    key("atlas_join", Any, Ignored),
+    key("atlas_endpoint", Any, Ignored),
+    key("reap", Any, Ignored),
+];
+
+/// The key of that exact path.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The key that a file's spelling means: the exact one, or else one that differs in case only.
+pub fn find_spelled(path: &str) -> Option<&'static Key> {
+    find(path).or_else(|| KEYS.iter().find(|key| key.path.eq_ignore_ascii_case(path)))
+}
+
+/// The group that a file's spelling means, such as `ports` for `Ports`.
+pub fn find_group(name: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .filter_map(|key| key.path.split_once('.').map(|(group, _)| group))
+        .find(|group| group.eq_ignore_ascii_case(name))
+}
+
+/// How error messages spell a path: the original names two groups after its own fields.
+pub fn shown(path: &str) -> String {
+    match path.split_once('.') {
+        Some(("ports", name)) => format!("Ports.{name}"),
+        Some(("addresses", name)) => format!("Addresses.{name}"),
+        _ => path.to_owned(),
+    }
+}
+
+/// The name that a message about a malformed duration uses: `retry_interval` is `RetryInterval`.
+pub fn shown_duration(path: &str) -> String {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    name.split('_')
+        .map(|word| match word {
+            "acl" | "ttl" => word.to_uppercase(),
+            "wan" => "Wan".to_owned(),
+            _ => {
+                let mut letters = word.chars();
+                letters.next().map_or_else(String::new, |first| {
+                    first.to_uppercase().chain(letters).collect()
+                })
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_consistent() {
+        for (position, key) in KEYS.iter().enumerate() {
+            assert!(
+                !KEYS[..position].iter().any(|other| other.path == key.path),
+                "{}",
+                key.path
+            );
+            if let Some(into) = key.into {
+                let target = find(into).unwrap();
+                assert!(target.into.is_none(), "{}", key.path);
+                assert_eq!(target.effect, key.effect, "{}", key.path);
+            }
+            if let Some((group, rest)) = key.path.split_once('.') {
+                assert!(find(group).is_none() && !rest.contains('.'), "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn names_in_messages() {
+        assert_eq!(shown("ports.http"), "Ports.http");
+        assert_eq!(shown("dns_config.only_passing"), "dns_config.only_passing");
+        assert_eq!(shown_duration("retry_interval_wan"), "RetryIntervalWan");
+        assert_eq!(shown_duration("acl_ttl"), "ACLTTL");
+        assert_eq!(shown_duration("dns_config.max_stale"), "MaxStale");
+    }
+}

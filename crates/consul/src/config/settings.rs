@@ -1,0 +1,1034 @@
+//! The configuration decoded, completed and judged: what the rest of the program starts from.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::GoDuration;
+use serde_json::Value;
+
+use super::document::Document;
+use super::host::{self, Host};
+use super::keys::{self, Effect};
+use super::{definitions, merge};
+
+/// Everything the agent is told to be, complete and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The name of this node, never empty. Default: the host's name.
+    pub node_name: String,
+    /// The datacenter, in lower case, of letters, digits, `_` and `-`. Default: `dc1`.
+    pub datacenter: String,
+    /// The DNS zone, in lower case, with its final dot. Default: `consul.`.
+    pub domain: String,
+    /// Whether this is a development agent: one server in memory that writes nothing to disk.
+    pub dev: bool,
+    /// Where everything durable lies; `None` exactly in development mode.
+    pub data_dir: Option<PathBuf>,
+    /// Whether this agent is a server. Always so in development mode.
+    pub server: bool,
+    /// Whether this server may elect itself when the data directory is empty. Servers only.
+    pub bootstrap: bool,
+    /// How many servers to wait for before the first election, at least 2; `None` when not asked for.
+    pub bootstrap_expect: Option<u32>,
+    /// The protocol version that is announced: 2 or 3. Default: 2.
+    pub protocol: u8,
+    /// Raft's timings are multiplied by this, from 1 to 10. Default: 5; 1 in development mode.
+    pub raft_multiplier: u32,
+
+    /// The address that servers and gossip listen on. Default: any IPv4 address.
+    pub bind_addr: IpAddr,
+    /// The address that other agents are told. Default: `bind_addr`, or the machine's only private one.
+    pub advertise_addr: IpAddr,
+    /// The address that agents of other datacenters are told. Default: `advertise_addr`.
+    pub advertise_addr_wan: IpAddr,
+    /// The address that faces for clients listen on. Default: 127.0.0.1.
+    pub client_addr: ClientAddr,
+    /// Where HTTP is served; empty when it is switched off.
+    pub http: Vec<Listener>,
+    /// The port numbers.
+    pub ports: Ports,
+    /// Owner and mode of unix sockets.
+    pub unix_sockets: UnixSockets,
+    /// Headers that go with every answer of `/v1`.
+    pub http_api_response_headers: BTreeMap<String, String>,
+
+    /// What is logged. Default: INFO; DEBUG in development mode.
+    pub log_level: LogLevel,
+    /// Where to write the process id once running.
+    pub pid_file: Option<PathBuf>,
+    /// Whether SIGTERM leaves the cluster instead of just stopping. Default: only clients do.
+    pub leave_on_terminate: bool,
+    /// Whether SIGINT just stops instead of leaving the cluster. Default: only servers do.
+    pub skip_leave_on_interrupt: bool,
+
+    /// Access control; `None` when it is off, which is so without `acl_datacenter`.
+    pub acl: Option<Acl>,
+    /// The token that requests without one are made with; may be empty.
+    pub acl_token: String,
+    /// The shortest time to live a session may ask for. Default: 10 s.
+    pub session_ttl_min: Duration,
+    /// Whether network coordinates are switched off.
+    pub disable_coordinates: bool,
+
+    /// Lines to print before anything else, each after `WARNING: `.
+    pub warnings: Vec<String>,
+    /// Keys that were given and do nothing in this version.
+    pub no_effect: Vec<String>,
+    /// Keys that were given and belong to other releases or discontinued services.
+    pub ignored: Vec<String>,
+}
+
+/// Access control.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acl {
+    /// The datacenter that holds the tokens, in lower case.
+    pub datacenter: String,
+    /// The token to create with all rights when there is none of that name; may be empty for none.
+    pub master_token: String,
+}
+
+/// The port numbers that are told to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Calls between members. Default: 8300.
+    pub server: u16,
+    /// Gossip in the datacenter. Default: 8301.
+    pub serf_lan: u16,
+    /// Gossip between datacenters. Default: 8302.
+    pub serf_wan: u16,
+    /// HTTP; `None` when it is switched off. Default: 8500.
+    pub http: Option<u16>,
+    /// HTTPS; `None` when it is switched off, which is the default.
+    pub https: Option<u16>,
+    /// DNS; `None` when it is switched off. Default: 8600.
+    pub dns: Option<u16>,
+}
+
+/// Where a face for clients is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listener {
+    /// On a TCP port.
+    Tcp(SocketAddr),
+    /// On a unix socket; a file that is in the way is replaced.
+    Unix(PathBuf),
+}
+
+/// `client_addr`: what the faces for clients listen on unless they have an address of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAddr {
+    /// An address.
+    Ip(IpAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl ClientAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix://") {
+            Some("") => Err("a unix socket needs a path, as in unix:///run/consul.sock".to_owned()),
+            Some(path) => Ok(Self::Unix(PathBuf::from(path))),
+            None => parse_ip(text)
+                .map(Self::Ip)
+                .ok_or_else(|| format!("Failed to parse IP: {text}")),
+        }
+    }
+
+    fn at(self, port: u16) -> Listener {
+        match self {
+            Self::Ip(ip) => Listener::Tcp(SocketAddr::new(ip, port)),
+            Self::Unix(path) => Listener::Unix(path),
+        }
+    }
+}
+
+/// Owner and mode of unix sockets; what isn't given stays as the system makes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnixSockets {
+    /// The owner's id.
+    pub user: Option<u32>,
+    /// The group's id.
+    pub group: Option<u32>,
+    /// The permission bits.
+    pub mode: Option<u32>,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What helps to find a fault.
+    Debug,
+    /// What an operator would tell a colleague.
+    Info,
+    /// What should not have happened.
+    Warn,
+    /// What a person must look at.
+    Err,
+}
+
+impl LogLevel {
+    /// The level of that name, in any case.
+    ///
+    /// # Errors
+    /// The text for the user when there is no such level.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        Ok(match name.to_ascii_uppercase().as_str() {
+            "TRACE" => Self::Trace,
+            "DEBUG" => Self::Debug,
+            "INFO" => Self::Info,
+            "WARN" => Self::Warn,
+            "ERR" => Self::Err,
+            other => {
+                return Err(format!(
+                    "Invalid log level: {other}. Valid log levels are: [TRACE DEBUG INFO WARN ERR]"
+                ));
+            }
+        })
+    }
+}
+
+/// Decodes merged configuration, fills in defaults and judges the whole.
+///
+/// # Errors
+/// The first problem, as a text for the user.
+pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings, String> {
+    let given = Given(document);
+    let mut warnings = Vec::new();
+
+    let node_name = match given.text("node_name") {
+        Some(name) => name.trim().to_owned(),
+        None => host.name.trim().to_owned(),
+    };
+    if node_name.is_empty() {
+        return Err("Node name can not be empty".to_owned());
+    }
+
+    let server = dev || given.on("server");
+    let data_dir = data_dir(given, dev, server)?;
+    let datacenter = datacenter_name(given.text("datacenter").unwrap_or("dc1"), "Datacenter")?;
+    let (bootstrap, bootstrap_expect) = bootstrap(given, dev, server, &mut warnings)?;
+
+    let ports = ports(given)?;
+    let (bind_addr, advertise_addr, advertise_addr_wan) = addresses(given, dev, host)?;
+    let client_addr = ClientAddr::parse(given.text("client_addr").unwrap_or("127.0.0.1"))
+        .map_err(|why| format!("Invalid client address: {why}"))?;
+    let http_addr = match given.text("addresses.http") {
+        Some(text) => {
+            ClientAddr::parse(text).map_err(|why| format!("Invalid HTTP bind address: {why}"))?
+        }
+        None => client_addr.clone(),
+    };
+    endpoints_unique(given, ports)?;
+
+    let log_level = match given.text("log_level") {
+        Some(name) => LogLevel::parse(name)?,
+        None if dev => LogLevel::Debug,
+        None => LogLevel::Info,
+    };
+    let acl = acl(given)?;
+    let domain = given.text("domain").unwrap_or("consul.").to_lowercase();
+    let session_ttl_min = given
+        .span("session_ttl_min")
+        .unwrap_or(Duration::from_secs(10));
+    later_keys(given)?;
+
+    Ok(Settings {
+        node_name,
+        datacenter,
+        domain: format!("{}.", domain.trim_end_matches('.')),
+        dev,
+        data_dir,
+        server,
+        bootstrap,
+        bootstrap_expect,
+        protocol: protocol(given)?,
+        raft_multiplier: raft_multiplier(given, dev)?,
+        bind_addr,
+        advertise_addr,
+        advertise_addr_wan,
+        client_addr,
+        http: ports
+            .http
+            .map(|port| http_addr.at(port))
+            .into_iter()
+            .collect(),
+        ports,
+        unix_sockets: unix_sockets(given)?,
+        http_api_response_headers: given.headers()?,
+        log_level,
+        pid_file: given.text("pid_file").map(PathBuf::from),
+        leave_on_terminate: given.decided("leave_on_terminate").unwrap_or(!server),
+        skip_leave_on_interrupt: given.decided("skip_leave_on_interrupt").unwrap_or(server),
+        acl,
+        acl_token: given.text("acl_token").unwrap_or_default().to_owned(),
+        session_ttl_min,
+        disable_coordinates: given.on("disable_coordinates"),
+        warnings,
+        no_effect: given.keys_with(Effect::Later),
+        ignored: given.keys_with(Effect::Ignored),
+    })
+}
+
+/// The merged document, read by key. Empty and zero mean "not given", as everywhere in the original.
+#[derive(Clone, Copy)]
+struct Given<'a>(&'a Document);
+
+impl<'a> Given<'a> {
+    fn text(self, path: &str) -> Option<&'a str> {
+        self.0
+            .get(path)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    }
+
+    fn int(self, path: &str) -> Option<i64> {
+        self.0
+            .get(path)
+            .and_then(Value::as_i64)
+            .filter(|number| *number != 0)
+    }
+
+    fn on(self, path: &str) -> bool {
+        self.decided(path).unwrap_or(false)
+    }
+
+    fn decided(self, path: &str) -> Option<bool> {
+        self.0.get(path).and_then(Value::as_bool)
+    }
+
+    fn span(self, path: &str) -> Option<Duration> {
+        self.text(path)
+            .and_then(|text| GoDuration::parse(text).ok())
+            .map(GoDuration::to_std)
+    }
+
+    fn list(self, path: &str) -> &'a [Value] {
+        self.0
+            .get(path)
+            .and_then(Value::as_array)
+            .map_or(&[], Vec::as_slice)
+    }
+
+    fn map(self, path: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let members = self.0.get(path).and_then(Value::as_object);
+        members
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.as_str(), value.as_str().unwrap_or("")))
+    }
+
+    fn keys_with(self, effect: Effect) -> Vec<String> {
+        self.0
+            .entries()
+            .filter(|(path, value)| !merge::is_silent(path, value))
+            .filter(|(path, _)| keys::find(path).is_some_and(|key| key.effect == effect))
+            .map(|(path, _)| path.to_owned())
+            .collect()
+    }
+
+    /// Header names and values must be ones that HTTP can carry, or every answer would fail.
+    fn headers(self) -> Result<BTreeMap<String, String>, String> {
+        self.map("http_api_response_headers")
+            .map(|(name, value)| {
+                let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+                if name.is_empty() || !name.bytes().all(token) {
+                    return Err(format!(
+                        "http_api_response_headers: {name:?} is no header name"
+                    ));
+                }
+                if !value
+                    .bytes()
+                    .all(|b| b == b'\t' || (b >= 0x20 && b != 0x7f))
+                {
+                    return Err(format!(
+                        "http_api_response_headers: the value of {name} is no header value"
+                    ));
+                }
+                Ok((name.to_owned(), value.to_owned()))
+            })
+            .collect()
+    }
+}
+
+fn data_dir(given: Given<'_>, dev: bool, server: bool) -> Result<Option<PathBuf>, String> {
+    if dev {
+        return Ok(None);
+    }
+    let Some(path) = given.text("data_dir").map(PathBuf::from) else {
+        return Err("Must specify data directory using -data-dir".to_owned());
+    };
+    if path.exists() && !path.is_dir() {
+        return Err(format!(
+            "The data-dir specified at {path:?} is not a directory"
+        ));
+    }
+    if server && path.join("mdb").exists() {
+        return Err(format!(
+            "{:?} holds data of a release before 0.6; restore a snapshot into an empty data directory instead",
+            path.join("mdb")
+        ));
+    }
+    Ok(Some(path))
+}
+
+fn datacenter_name(name: &str, what: &str) -> Result<String, String> {
+    if name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    {
+        Ok(name.to_ascii_lowercase())
+    } else {
+        // The original's spelling; people search for it.
+        Err(format!(
+            "{what} must be alpha-numeric with underscores and hypens only"
+        ))
+    }
+}
+
+fn bootstrap(
+    given: Given<'_>,
+    dev: bool,
+    server: bool,
+    warnings: &mut Vec<String>,
+) -> Result<(bool, Option<u32>), String> {
+    let mut bootstrap = given.on("bootstrap");
+    let expect = match given.int("bootstrap_expect") {
+        None => None,
+        Some(count) => Some(
+            u32::try_from(count).map_err(|_| "bootstrap_expect must not be negative".to_owned())?,
+        ),
+    };
+    // Development mode makes a server of us, but not one that was asked for.
+    let asked_for_server = given.on("server");
+    if bootstrap && !asked_for_server && !dev {
+        return Err("Bootstrap mode cannot be enabled when server mode is not enabled".to_owned());
+    }
+    if expect.is_some() && dev {
+        return Err("Expect mode cannot be enabled when dev mode is enabled".to_owned());
+    }
+    if expect.is_some() && !server {
+        return Err("Expect mode cannot be enabled when server mode is not enabled".to_owned());
+    }
+    if expect.is_some() && bootstrap {
+        return Err("Bootstrap cannot be provided with an expected server count".to_owned());
+    }
+    let expect = match expect {
+        Some(1) => {
+            warnings.push(
+                "BootstrapExpect Mode is specified as 1; this is the same as Bootstrap mode."
+                    .to_owned(),
+            );
+            bootstrap = true;
+            None
+        }
+        Some(count) => {
+            warnings.push(format!("Expect Mode enabled, expecting {count} servers"));
+            Some(count)
+        }
+        None => None,
+    };
+    if bootstrap {
+        warnings.push("Bootstrap mode enabled! Do not enable unless necessary".to_owned());
+    }
+    Ok((bootstrap, expect))
+}
+
+fn protocol(given: Given<'_>) -> Result<u8, String> {
+    match given.int("protocol") {
+        // The flag's default of -1 means "not given".
+        None | Some(-1 | 2) => Ok(2),
+        Some(3) => Ok(3),
+        Some(version) if version < 2 => Err(format!(
+            "Protocol version '{version}' too low. Must be in range: [2, 3]"
+        )),
+        Some(version) => Err(format!(
+            "Protocol version '{version}' too high. Must be in range: [2, 3]"
+        )),
+    }
+}
+
+fn raft_multiplier(given: Given<'_>, dev: bool) -> Result<u32, String> {
+    match given.int("performance.raft_multiplier") {
+        None if dev => Ok(1),
+        None => Ok(5),
+        Some(factor) => match u32::try_from(factor) {
+            Ok(factor @ 1..=10) => Ok(factor),
+            Ok(_) => Err("Performance.RaftMultiplier must be <= 10".to_owned()),
+            Err(_) => Err("Performance.RaftMultiplier must not be negative".to_owned()),
+        },
+    }
+}
+
+fn ports(given: Given<'_>) -> Result<Ports, String> {
+    let port = |path: &str, default: i64| {
+        let number = given.int(path).unwrap_or(default);
+        if number > i64::from(u16::MAX) {
+            return Err(format!("{}: {number} is no port number", keys::shown(path)));
+        }
+        // Zero and below switch off what can be switched off.
+        Ok(u16::try_from(number).ok().filter(|port| *port != 0))
+    };
+    let needed = |path: &str, default: i64| {
+        port(path, default)?.ok_or_else(|| format!("{} can't be switched off", keys::shown(path)))
+    };
+    Ok(Ports {
+        server: needed("ports.server", 8300)?,
+        serf_lan: needed("ports.serf_lan", 8301)?,
+        serf_wan: needed("ports.serf_wan", 8302)?,
+        http: port("ports.http", 8500)?,
+        https: port("ports.https", -1)?,
+        dns: port("ports.dns", 8600)?,
+    })
+}
+
+fn addresses(given: Given<'_>, dev: bool, host: &Host) -> Result<(IpAddr, IpAddr, IpAddr), String> {
+    let bind = match given.text("bind_addr") {
+        Some(text) => {
+            parse_ip(text).ok_or_else(|| format!("Failed to parse bind address: {text}"))?
+        }
+        None if dev => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let advertise = match given.text("advertise_addr") {
+        Some(text) => {
+            parse_ip(text).ok_or_else(|| format!("Failed to parse advertise address: {text}"))?
+        }
+        None if !bind.is_unspecified() => bind,
+        None if bind.is_ipv4() => host
+            .private_ipv4()
+            .map_err(|why| format!("Failed to get advertise address: {why}"))?,
+        None => host
+            .public_ipv6()
+            .map_err(|why| format!("Failed to get advertise address: {why}"))?,
+    };
+    if advertise.is_unspecified() {
+        return Err(format!(
+            "Failed to parse advertise address: {advertise} is nobody's address"
+        ));
+    }
+    let wan = match given.text("advertise_addr_wan") {
+        Some(text) => parse_ip(text)
+            .ok_or_else(|| format!("Failed to parse advertise address for wan: {text}"))?,
+        None => advertise,
+    };
+    Ok((bind, advertise, wan))
+}
+
+/// Reads an address, also an IPv6 one in brackets, as `[::]` is usually written.
+fn parse_ip(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse().ok()
+}
+
+/// Refuses two listeners at one place. As in the original it is the configured texts that are compared.
+fn endpoints_unique(given: Given<'_>, ports: Ports) -> Result<(), String> {
+    let address = |path| given.text(path).unwrap_or("0.0.0.0");
+    let client = |path| given.text(path).unwrap_or("0.0.0.0");
+    let endpoints = [
+        ("DNS", client("addresses.dns"), ports.dns),
+        ("HTTP", client("addresses.http"), ports.http),
+        ("HTTPS", client("addresses.https"), ports.https),
+        ("RPC Server", address("advertise_addr"), Some(ports.server)),
+        ("Serf LAN", address("advertise_addr"), Some(ports.serf_lan)),
+        (
+            "Serf WAN",
+            address("advertise_addr_wan"),
+            Some(ports.serf_wan),
+        ),
+    ];
+    for (position, (name, address, port)) in endpoints.iter().enumerate() {
+        // A unix socket is the same place whatever the port.
+        let is_socket = address.starts_with("unix://");
+        let clash = endpoints[..position].iter().find(|(_, other, other_port)| {
+            port.is_some()
+                && other_port.is_some()
+                && other == address
+                && (is_socket || other_port == port)
+        });
+        if let Some((other, _, _)) = clash {
+            return Err(format!(
+                "All listening endpoints must be unique: {name} address already configured for {other}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn unix_sockets(given: Given<'_>) -> Result<UnixSockets, String> {
+    let user = match given.text("unix_sockets.user") {
+        Some(user) => {
+            Some(host::user_id(user).ok_or_else(|| format!("invalid user specified: {user}"))?)
+        }
+        None => None,
+    };
+    let group = match given.text("unix_sockets.group") {
+        Some(group) => Some(
+            group
+                .parse()
+                .map_err(|_| format!("invalid group specified: {group}"))?,
+        ),
+        None => None,
+    };
+    let mode = match given.text("unix_sockets.mode") {
+        Some(mode) => Some(
+            u32::from_str_radix(mode, 8)
+                .ok()
+                .filter(|bits| *bits <= 0o7777)
+                .ok_or_else(|| format!("invalid mode specified: {mode}"))?,
+        ),
+        None => None,
+    };
+    Ok(UnixSockets { user, group, mode })
+}
+
+fn acl(given: Given<'_>) -> Result<Option<Acl>, String> {
+    match given.text("acl_default_policy") {
+        None | Some("allow") => {}
+        Some("deny") => {
+            return Err(
+                "acl_default_policy = \"deny\" needs the enforcement of access rules, which this version doesn't \
+                 have yet; it refuses to start rather than to leave everything open"
+                    .to_owned(),
+            );
+        }
+        Some(policy) => return Err(format!("Unsupported default ACL policy: {policy}")),
+    }
+    match given.text("acl_down_policy") {
+        None | Some("allow" | "deny" | "extend-cache") => {}
+        Some(policy) => return Err(format!("Unsupported down ACL policy: {policy}")),
+    }
+    let Some(datacenter) = given.text("acl_datacenter") else {
+        return Ok(None);
+    };
+    Ok(Some(Acl {
+        datacenter: datacenter_name(datacenter, "ACL datacenter")?,
+        master_token: given
+            .text("acl_master_token")
+            .unwrap_or_default()
+            .to_owned(),
+    }))
+}
+
+/// Judges what does nothing yet, so that a configuration doesn't become wrong with the next version.
+fn later_keys(given: Given<'_>) -> Result<(), String> {
+    for path in ["serf_lan_bind", "serf_wan_bind"] {
+        if let Some(text) = given.text(path).filter(|text| parse_ip(text).is_none()) {
+            return Err(format!("Failed to parse {path}: {text}"));
+        }
+    }
+    for path in ["addresses.dns", "addresses.https"] {
+        if let Some(text) = given.text(path) {
+            ClientAddr::parse(text).map_err(|why| format!("{}: {why}", keys::shown(path)))?;
+        }
+    }
+    for path in [
+        "advertise_addrs.serf_lan",
+        "advertise_addrs.serf_wan",
+        "advertise_addrs.rpc",
+    ] {
+        if let Some(text) = given
+            .text(path)
+            .filter(|text| text.parse::<SocketAddr>().is_err())
+        {
+            return Err(format!("{path}: {text} is no host:port"));
+        }
+    }
+    for recursor in given.list("recursors").iter().filter_map(Value::as_str) {
+        if parse_ip(recursor).is_none() && recursor.parse::<SocketAddr>().is_err() {
+            return Err(format!("Invalid recursor address: {recursor}"));
+        }
+    }
+    for (path, name) in [
+        ("reconnect_timeout", "ReconnectTimeoutLan"),
+        ("reconnect_timeout_wan", "ReconnectTimeoutWan"),
+    ] {
+        if given
+            .span(path)
+            .is_some_and(|span| !span.is_zero() && span < Duration::from_secs(8 * 3600))
+        {
+            return Err(format!("{name} must be >= 8h0m0s"));
+        }
+    }
+    if let Some(key) = given.text("encrypt") {
+        let bytes = base64_simd::STANDARD
+            .decode_to_vec(key)
+            .map_err(|_| "Invalid encryption key: it is not base64".to_owned())?;
+        if !matches!(bytes.len(), 16 | 24 | 32) {
+            return Err("Invalid encryption key: key size must be 16, 24 or 32 bytes".to_owned());
+        }
+    }
+    node_identity(given)?;
+
+    let ec2 = given.text("retry_join_ec2.tag_key").is_some();
+    if ec2 != given.text("retry_join_ec2.tag_value").is_some() {
+        return Err("tag key and value are both required for EC2 retry-join".to_owned());
+    }
+    if ec2 && given.text("retry_join_gce.tag_value").is_some() {
+        return Err(
+            "EC2 and GCE discovery are mutually exclusive. Please provide one or the other."
+                .to_owned(),
+        );
+    }
+    let tls_files = ["ca_file", "cert_file", "key_file"].map(|path| given.text(path).is_some());
+    if given.on("verify_outgoing") && !tls_files[0] {
+        return Err("VerifyOutgoing set, and no CA certificate provided!".to_owned());
+    }
+    if let Some(version) = given.text("tls_min_version")
+        && !matches!(version, "tls10" | "tls11" | "tls12")
+    {
+        return Err(format!(
+            "tls_min_version: {version} is none of tls10, tls11, tls12"
+        ));
+    }
+    definitions::check_services(given.list("services"))?;
+    definitions::check_checks(given.list("checks"))?;
+    definitions::check_watches(given.list("watches"))
+}
+
+fn node_identity(given: Given<'_>) -> Result<(), String> {
+    if let Some(id) = given.text("node_id") {
+        let hyphens = [8, 13, 18, 23];
+        let fits = id.len() == 36
+            && id.bytes().enumerate().all(|(at, b)| {
+                if hyphens.contains(&at) {
+                    b == b'-'
+                } else {
+                    b.is_ascii_hexdigit()
+                }
+            });
+        if !fits {
+            return Err(format!("node_id: {id} is no UUID"));
+        }
+    }
+    let failed = |why: String| Err(format!("Failed to parse node metadata: {why}"));
+    if given.map("node_meta").count() > 64 {
+        return failed("more than 64 pairs".to_owned());
+    }
+    for (name, value) in given.map("node_meta") {
+        let fits = (1..=128).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if !fits {
+            return failed(format!(
+                "{name:?} is no key of 1 to 128 letters, digits, _ and -"
+            ));
+        }
+        if name.starts_with("consul-") {
+            return failed(format!(
+                "{name:?}: keys that start with consul- are reserved"
+            ));
+        }
+        if value.len() > 512 {
+            return failed(format!("the value of {name:?} is longer than 512 bytes"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::document::decode;
+
+    fn host() -> Host {
+        Host {
+            name: "host".to_owned(),
+            interfaces: vec![host::Interface {
+                name: "eth0".to_owned(),
+                address: "10.0.0.1".parse().unwrap(),
+            }],
+        }
+    }
+
+    fn judged(text: &str, dev: bool) -> Result<Settings, String> {
+        validate(&decode(text.as_bytes()).unwrap(), dev, &host())
+    }
+
+    /// A server with a data directory, and what `text` adds to it.
+    fn server(text: &str) -> Result<Settings, String> {
+        let mut document =
+            decode(br#"{"server": true, "data_dir": "/nonexistent/consul"}"#).unwrap();
+        merge::merge(&mut document, decode(text.as_bytes()).unwrap());
+        validate(&document, false, &host())
+    }
+
+    #[test]
+    fn defaults() {
+        let settings = server("{}").unwrap();
+        assert_eq!(settings.node_name, "host");
+        assert_eq!(settings.datacenter, "dc1");
+        assert_eq!(settings.domain, "consul.");
+        assert_eq!(
+            settings.data_dir,
+            Some(PathBuf::from("/nonexistent/consul"))
+        );
+        assert!(settings.server && !settings.bootstrap && settings.skip_leave_on_interrupt);
+        assert!(!settings.leave_on_terminate);
+        assert_eq!(settings.bind_addr.to_string(), "0.0.0.0");
+        assert_eq!(settings.advertise_addr.to_string(), "10.0.0.1");
+        assert_eq!(settings.advertise_addr_wan.to_string(), "10.0.0.1");
+        assert_eq!(
+            settings.http,
+            [Listener::Tcp("127.0.0.1:8500".parse().unwrap())]
+        );
+        assert_eq!(settings.ports.dns, Some(8600));
+        assert_eq!(settings.ports.https, None);
+        assert_eq!((settings.raft_multiplier, settings.protocol), (5, 2));
+        assert_eq!(settings.session_ttl_min, Duration::from_secs(10));
+        assert_eq!((settings.acl, settings.log_level), (None, LogLevel::Info));
+        assert_eq!(settings.warnings, [""; 0]);
+        assert_eq!(settings.no_effect, [""; 0]);
+    }
+
+    #[test]
+    fn development_mode() {
+        let settings = judged("{}", true).unwrap();
+        assert!(settings.dev && settings.server && !settings.bootstrap);
+        assert_eq!(settings.data_dir, None);
+        assert_eq!(settings.bind_addr.to_string(), "127.0.0.1");
+        assert_eq!(settings.advertise_addr.to_string(), "127.0.0.1");
+        assert_eq!(settings.log_level, LogLevel::Debug);
+        let settings = judged(r#"{"log_level": "warn", "ports": {"http": 80}}"#, true).unwrap();
+        assert_eq!(settings.log_level, LogLevel::Warn);
+        assert_eq!(
+            settings.http,
+            [Listener::Tcp("127.0.0.1:80".parse().unwrap())]
+        );
+    }
+
+    #[test]
+    fn addresses_and_sockets() {
+        let http = |text| server(text).unwrap().http;
+        assert_eq!(
+            http(r#"{"client_addr": "0.0.0.0"}"#),
+            [Listener::Tcp("0.0.0.0:8500".parse().unwrap())]
+        );
+        assert_eq!(
+            http(r#"{"client_addr": "::1"}"#),
+            [Listener::Tcp("[::1]:8500".parse().unwrap())]
+        );
+        assert_eq!(
+            http(r#"{"addresses": {"http": "unix:///run/c.sock"}}"#),
+            [Listener::Unix(PathBuf::from("/run/c.sock"))]
+        );
+        assert_eq!(http(r#"{"ports": {"http": -1}}"#), []);
+        let settings =
+            server(r#"{"unix_sockets": {"user": "root", "group": "12", "mode": "0600"}}"#).unwrap();
+        assert_eq!(
+            settings.unix_sockets,
+            UnixSockets {
+                user: Some(0),
+                group: Some(12),
+                mode: Some(0o600)
+            }
+        );
+        let settings =
+            server(r#"{"bind_addr": "10.9.9.9", "advertise_addr_wan": "8.8.8.8"}"#).unwrap();
+        assert_eq!(settings.advertise_addr.to_string(), "10.9.9.9");
+        assert_eq!(settings.advertise_addr_wan.to_string(), "8.8.8.8");
+    }
+
+    #[test]
+    fn says_what_has_no_effect() {
+        let settings = server(
+            r#"{"start_join": ["a"], "ports": {"dns": 53, "rpc": 1}, "verify_incoming": false, "retry_max": 0,
+                "statsd_addr": "x:1", "atlas_token": "t", "snapshot_agent": {}, "disable_update_check": true,
+                "acl_enforce_version_8": false}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            settings.no_effect,
+            [
+                "acl_enforce_version_8",
+                "ports.dns",
+                "start_join",
+                "telemetry.statsd_address"
+            ]
+        );
+        assert_eq!(settings.ignored, ["atlas_token", "ports.rpc"]);
+    }
+
+    #[test]
+    fn bootstrap_rules() {
+        let settings = server(r#"{"bootstrap_expect": 1}"#).unwrap();
+        assert!(settings.bootstrap && settings.bootstrap_expect.is_none());
+        assert_eq!(settings.warnings.len(), 2);
+        let settings = server(r#"{"bootstrap_expect": 3}"#).unwrap();
+        assert_eq!(
+            (settings.bootstrap, settings.bootstrap_expect),
+            (false, Some(3))
+        );
+        assert_eq!(
+            settings.warnings,
+            ["Expect Mode enabled, expecting 3 servers"]
+        );
+        assert_eq!(
+            judged(r#"{"bootstrap_expect": 1}"#, true).unwrap_err(),
+            "Expect mode cannot be enabled when dev mode is enabled"
+        );
+        for (text, problem) in [
+            (
+                r#"{"bootstrap": true}"#,
+                "Bootstrap mode cannot be enabled when server mode is not enabled",
+            ),
+            (
+                r#"{"bootstrap_expect": 1}"#,
+                "Expect mode cannot be enabled when server mode is not enabled",
+            ),
+        ] {
+            let mut document = decode(text.as_bytes()).unwrap();
+            merge::merge(&mut document, decode(br#"{"data_dir": "/x"}"#).unwrap());
+            assert_eq!(validate(&document, false, &host()).unwrap_err(), problem);
+        }
+    }
+
+    #[test]
+    fn refuses_what_makes_no_sense() {
+        let cases = [
+            (r#"{"node_name": "  "}"#, "Node name can not be empty"),
+            (
+                r#"{"datacenter": "a.b"}"#,
+                "Datacenter must be alpha-numeric with underscores and hypens only",
+            ),
+            (
+                r#"{"acl_datacenter": "a b"}"#,
+                "ACL datacenter must be alpha-numeric with underscores and hypens only",
+            ),
+            (
+                r#"{"bootstrap": true, "bootstrap_expect": 2}"#,
+                "Bootstrap cannot be provided with an expected server count",
+            ),
+            (
+                r#"{"log_level": "loud"}"#,
+                "Invalid log level: LOUD. Valid log levels are: [TRACE DEBUG INFO WARN ERR]",
+            ),
+            (
+                r#"{"protocol": 1}"#,
+                "Protocol version '1' too low. Must be in range: [2, 3]",
+            ),
+            (
+                r#"{"protocol": 4}"#,
+                "Protocol version '4' too high. Must be in range: [2, 3]",
+            ),
+            (
+                r#"{"performance": {"raft_multiplier": 11}}"#,
+                "Performance.RaftMultiplier must be <= 10",
+            ),
+            (
+                r#"{"advertise_addr": "foo"}"#,
+                "Failed to parse advertise address: foo",
+            ),
+            (
+                r#"{"client_addr": "foo"}"#,
+                "Invalid client address: Failed to parse IP: foo",
+            ),
+            (
+                r#"{"ports": {"http": 70000}}"#,
+                "Ports.http: 70000 is no port number",
+            ),
+            (
+                r#"{"ports": {"server": -1}}"#,
+                "Ports.server can't be switched off",
+            ),
+            (
+                r#"{"ports": {"http": 8600}}"#,
+                "All listening endpoints must be unique: HTTP address already configured for DNS",
+            ),
+            (
+                r#"{"unix_sockets": {"user": "no such user"}}"#,
+                "invalid user specified: no such user",
+            ),
+            (
+                r#"{"unix_sockets": {"group": "wheel"}}"#,
+                "invalid group specified: wheel",
+            ),
+            (
+                r#"{"unix_sockets": {"mode": "0888"}}"#,
+                "invalid mode specified: 0888",
+            ),
+            (
+                r#"{"acl_default_policy": "maybe"}"#,
+                "Unsupported default ACL policy: maybe",
+            ),
+            (
+                r#"{"acl_down_policy": "maybe"}"#,
+                "Unsupported down ACL policy: maybe",
+            ),
+            (r#"{"recursors": ["x"]}"#, "Invalid recursor address: x"),
+            (
+                r#"{"reconnect_timeout": "1h"}"#,
+                "ReconnectTimeoutLan must be >= 8h0m0s",
+            ),
+            (
+                r#"{"encrypt": "c2hvcnQ="}"#,
+                "Invalid encryption key: key size must be 16, 24 or 32 bytes",
+            ),
+            (
+                r#"{"retry_join_ec2": {"tag_key": "a"}}"#,
+                "tag key and value are both required for EC2 retry-join",
+            ),
+            (
+                r#"{"verify_outgoing": true}"#,
+                "VerifyOutgoing set, and no CA certificate provided!",
+            ),
+            (
+                r#"{"http_api_response_headers": {"A B": "x"}}"#,
+                "http_api_response_headers: \"A B\" is no header name",
+            ),
+            (
+                r#"{"http_api_response_headers": {"A": "x\ny"}}"#,
+                "http_api_response_headers: the value of A is no header value",
+            ),
+            (
+                r#"{"node_meta": {"consul-x": ""}}"#,
+                "Failed to parse node metadata: \"consul-x\": keys that start with consul- are reserved",
+            ),
+            (
+                r#"{"service": {"id": "x"}}"#,
+                "Failed to register service 'x': Service name missing",
+            ),
+        ];
+        for (text, problem) in cases {
+            assert_eq!(server(text).unwrap_err(), problem, "{text}");
+        }
+        assert_eq!(
+            judged("{}", false).unwrap_err(),
+            "Must specify data directory using -data-dir"
+        );
+        assert!(
+            server(r#"{"acl_default_policy": "deny"}"#)
+                .unwrap_err()
+                .contains("refuses to start")
+        );
+        let mut nowhere = host();
+        nowhere.interfaces.clear();
+        let document = decode(br#"{"data_dir": "/x"}"#).unwrap();
+        assert_eq!(
+            validate(&document, false, &nowhere).unwrap_err(),
+            "Failed to get advertise address: No private IP address found"
+        );
+    }
+
+    #[test]
+    fn access_control() {
+        let settings = server(
+            r#"{"acl_datacenter": "DC1", "acl_master_token": "root", "acl_token": "t", "acl_default_policy": "allow"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            settings.acl,
+            Some(Acl {
+                datacenter: "dc1".to_owned(),
+                master_token: "root".to_owned()
+            })
+        );
+        assert_eq!(settings.acl_token, "t");
+    }
+}
