@@ -1,1 +1,3 @@
 //! /v1 as HTTP and JSON.
+
+pub mod http;

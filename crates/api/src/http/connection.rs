@@ -1,0 +1,707 @@
+//! The life of one connection: wait, read a request, have it answered, write the answer, again.
+//!
+//! All of it is one task. It waits in four places, and each of them says what else may happen
+//! there: [`Connection::poll_request`], [`Connection::poll_parked`], [`Connection::poll_upload`]
+//! and the writes. None of them keeps a buffer that has nothing in it.
+//! Rare and large stretches (uploads, streams, slow readers) are boxed, so that the task of a
+//! connection that waits stays small.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::http::Method;
+use bytes::{Buf, Bytes, BytesMut};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::body::{Body, BodyError, Feeder};
+use super::framing::{Decoder, Framing};
+use super::head::{self, Refusal};
+use super::listener::Accepted;
+use super::request::Request;
+use super::response::{Manners, Response, ResponseBody, ResponseHead, StreamError};
+use super::scratch;
+use super::serve::{Admission, Closing};
+use super::{Reaction, Service};
+
+/// Bodies up to this size are copied behind their head, to leave with one plain write.
+const JOINED_BYTES_MAX: usize = 16 << 10;
+
+/// What may be left of a body that nobody read, for the connection to survive it: so much is
+/// read and thrown away, like the original does.
+const DISCARD_BYTES_MAX: u64 = 256 << 10;
+
+/// How long we go on reading after the last answer on a connection, so that the client has
+/// received it before our closing resets what it still sends.
+const LINGER: Duration = Duration::from_secs(2);
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Says in one attempt that there is no room, and hangs up.
+pub(super) fn turn_away(accepted: &Accepted) {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+        Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
+        Content-Length: 20\r\nConnection: close\r\n\r\ntoo many connections";
+    // The socket buffer of a fresh connection has room; if not, hanging up says enough.
+    let outcome = match accepted {
+        Accepted::Tcp(stream, _) => stream.try_write(ANSWER),
+        Accepted::Unix(stream) => stream.try_write(ANSWER),
+    };
+    tracing::warn!("turned a connection away, too many are open");
+    if let Err(error) = outcome {
+        tracing::debug!("cannot write to a connection that is turned away: {error}");
+    }
+}
+
+/// Lives through one connection.
+pub(super) async fn run<S: Service, T: AsyncRead + AsyncWrite + Unpin>(
+    engine: Admission<S>,
+    closing: Arc<Closing>,
+    stream: T,
+    peer: Option<SocketAddr>,
+) {
+    let alarm = Alarm::new(engine.config.idle_timeout);
+    let mut told = pin!(Arc::clone(&closing.notify).notified_owned());
+    // Registers this task to be woken; that it was woken for this is seen in `closing`.
+    poll_fn(|cx| Poll::Ready(told.as_mut().poll(cx).is_ready())).await;
+    let mut connection = Connection {
+        engine,
+        closing,
+        stream,
+        peer,
+        input: BytesMut::new(),
+        scanned: 0,
+        alarm,
+    };
+    while let Next::Request(exchange) = connection.next_request().await {
+        if !connection.answer(exchange).await {
+            break;
+        }
+        // A client that pipelines without end must let others have their turn.
+        consume_budget().await;
+    }
+}
+
+struct Connection<S: Service, T> {
+    engine: Admission<S>,
+    closing: Arc<Closing>,
+    stream: T,
+    peer: Option<SocketAddr>,
+    /// What was received ahead: a part of a head, a part of a body, requests that wait for
+    /// their turn. Without memory when empty.
+    input: BytesMut,
+    /// How many bytes of `input` are known not to end a head.
+    scanned: usize,
+    alarm: Alarm,
+}
+
+/// What became of waiting for a request.
+enum Next {
+    Request(Exchange),
+    Over,
+}
+
+/// A request that is to be answered.
+struct Exchange {
+    request: Request,
+    manners: Manners,
+    upload: Option<Box<Upload>>,
+}
+
+/// A body on its way in.
+struct Upload {
+    feeder: Feeder,
+    decoder: Decoder,
+    /// What is still to be said before the client sends the body.
+    invitation: &'static [u8],
+    /// Whether the alarm is set for the next byte.
+    awaited: bool,
+    /// Whether the feeder was told the outcome.
+    ended: bool,
+}
+
+/// What the bytes at hand are.
+enum Cut {
+    Request(Box<Exchange>, usize),
+    Partial,
+    Refused(Refusal),
+}
+
+impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
+    async fn next_request(&mut self) -> Next {
+        self.alarm.set(if self.input.is_empty() {
+            self.engine.config.idle_timeout
+        } else {
+            self.engine.config.head_timeout
+        });
+        let found = poll_fn(|cx| self.poll_request(cx)).await;
+        self.alarm.clear();
+        match found {
+            None => Next::Over,
+            Some(Ok(exchange)) => Next::Request(*exchange),
+            Some(Err(refusal)) => {
+                Box::pin(self.refuse(refusal)).await;
+                Next::Over
+            }
+        }
+    }
+
+    /// Waits for a request; `None` when the client is gone, too slow, or we are closing.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Box<Exchange>, Refusal>>> {
+        loop {
+            if !self.input.is_empty() {
+                match cut(
+                    &self.input,
+                    &mut self.scanned,
+                    self.engine.config.head_bytes_max,
+                    self.peer,
+                ) {
+                    Cut::Request(exchange, used) => {
+                        self.consume(used);
+                        return Poll::Ready(Some(Ok(exchange)));
+                    }
+                    Cut::Refused(refusal) => return Poll::Ready(Some(Err(refusal))),
+                    Cut::Partial => {}
+                }
+            }
+            if self.closing.has_begun() || self.alarm.poll(cx) {
+                return Poll::Ready(None);
+            }
+            let found = ready!(scratch::with_read(|buffer| {
+                let received = match ready!(poll_read(&mut self.stream, cx, buffer)) {
+                    Ok(received) if !received.is_empty() => received,
+                    Ok(_) | Err(_) => return Poll::Ready(Some(None)),
+                };
+                if !self.input.is_empty() {
+                    self.input.extend_from_slice(received);
+                    return Poll::Ready(None);
+                }
+                // The common case, a whole request in one read, never touches `input`.
+                self.scanned = 0;
+                let limit = self.engine.config.head_bytes_max;
+                match cut(received, &mut self.scanned, limit, self.peer) {
+                    Cut::Request(exchange, used) => {
+                        self.scanned = 0;
+                        self.input.extend_from_slice(&received[used..]);
+                        Poll::Ready(Some(Some(Ok(exchange))))
+                    }
+                    Cut::Refused(refusal) => Poll::Ready(Some(Some(Err(refusal)))),
+                    Cut::Partial => {
+                        self.input.extend_from_slice(received);
+                        self.alarm.set(self.engine.config.head_timeout);
+                        Poll::Ready(None)
+                    }
+                }
+            }));
+            if let Some(found) = found {
+                return Poll::Ready(found);
+            }
+        }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.input.advance(bytes);
+        self.scanned = 0;
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Has a request answered, and says whether the connection can take another.
+    async fn answer(&mut self, exchange: Exchange) -> bool {
+        let Exchange {
+            request,
+            manners,
+            mut upload,
+        } = exchange;
+        let response = match (self.engine.service.call(request), &mut upload) {
+            (Reaction::Now(response), _) => response,
+            (Reaction::Later(answer) | Reaction::Park(answer), Some(upload)) => {
+                Box::pin(self.receive(answer, upload)).await
+            }
+            (Reaction::Later(answer), None) => answer.await,
+            (Reaction::Park(answer), None) => {
+                let Some(response) = self.park(answer).await else {
+                    return false;
+                };
+                response
+            }
+        };
+        let rest = upload.as_ref().map_or(Some(0), |upload| upload.rest());
+        let ends_with_connection =
+            !manners.is_1_1 && matches!(response.body, ResponseBody::Stream(_));
+        let manners = Manners {
+            keep_alive: manners.keep_alive
+                && !ends_with_connection
+                && !self.closing.has_begun()
+                && rest.is_some_and(|rest| rest <= DISCARD_BYTES_MAX),
+            ..manners
+        };
+        if self.send(response, manners).await.is_err() {
+            return false;
+        }
+        match upload {
+            None => manners.keep_alive,
+            Some(_) if !manners.keep_alive => {
+                Box::pin(self.linger()).await;
+                false
+            }
+            Some(upload) => upload.decoder.is_done() || Box::pin(self.discard(upload)).await,
+        }
+    }
+
+    /// Waits for an answer that may take long; `None` when nobody wants it any more.
+    async fn park(&mut self, mut answer: BoxFuture<'static, Response>) -> Option<Response> {
+        poll_fn(|cx| self.poll_parked(&mut answer, cx)).await
+    }
+
+    fn poll_parked(
+        &mut self,
+        answer: &mut BoxFuture<'static, Response>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Response>> {
+        if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
+        }
+        if self.closing.has_begun() {
+            return Poll::Ready(None);
+        }
+        // Reading is how a hang-up is noticed. A client that sends this much ahead is read
+        // again, and missed if it is gone, when its answer is there.
+        while self.input.len() < self.engine.config.head_bytes_max {
+            let here = ready!(scratch::with_read(|buffer| {
+                poll_read(&mut self.stream, cx, buffer).map(|received| match received {
+                    Ok(received) => {
+                        self.input.extend_from_slice(received);
+                        !received.is_empty()
+                    }
+                    Err(_) => false,
+                })
+            }));
+            if !here {
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Waits for an answer while its body comes in as fast as it is asked for.
+    async fn receive(
+        &mut self,
+        mut answer: BoxFuture<'static, Response>,
+        upload: &mut Upload,
+    ) -> Response {
+        let response = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(response);
+                }
+                if upload.ended || !upload.feeder.wanted(cx) {
+                    return Poll::Pending;
+                }
+                let outcome = ready!(self.poll_upload(upload, cx));
+                self.alarm.clear();
+                upload.awaited = false;
+                match outcome {
+                    Ok(Some(piece)) => upload.feeder.give(piece),
+                    Ok(None) => upload.end(Ok(())),
+                    Err(error) => upload.end(Err(error)),
+                }
+            }
+        })
+        .await;
+        self.alarm.clear();
+        response
+    }
+
+    /// The next piece of a body, `None` at its end.
+    fn poll_upload(
+        &mut self,
+        upload: &mut Upload,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, BodyError>> {
+        if !upload.awaited {
+            upload.awaited = true;
+            self.alarm.set(self.engine.config.body_timeout);
+        }
+        loop {
+            if !self.input.is_empty() {
+                let mut piece = Vec::new();
+                let used = upload.decoder.decode(&self.input, &mut piece);
+                self.consume(used.map_err(|_| BodyError::Broken)?);
+                if !piece.is_empty() {
+                    return Poll::Ready(Ok(Some(piece.into())));
+                }
+            }
+            if upload.decoder.is_done() {
+                return Poll::Ready(Ok(None));
+            }
+            if self.alarm.poll(cx) {
+                return Poll::Ready(Err(BodyError::TimedOut));
+            }
+            while !upload.invitation.is_empty() {
+                let written = Pin::new(&mut self.stream).poll_write(cx, upload.invitation);
+                match ready!(written) {
+                    Ok(written) if written > 0 => {
+                        upload.invitation = &upload.invitation[written..];
+                    }
+                    Ok(_) | Err(_) => return Poll::Ready(Err(BodyError::Broken)),
+                }
+            }
+            let piece = ready!(scratch::with_read(|buffer| {
+                let received = match ready!(poll_read(&mut self.stream, cx, buffer)) {
+                    Ok(received) if !received.is_empty() => received,
+                    Ok(_) | Err(_) => return Poll::Ready(Err(BodyError::Broken)),
+                };
+                let mut piece = Vec::new();
+                let used = upload.decoder.decode(received, &mut piece);
+                self.input
+                    .extend_from_slice(&received[used.map_err(|_| BodyError::Broken)?..]);
+                Poll::Ready(Ok(piece))
+            }))?;
+            if !piece.is_empty() {
+                return Poll::Ready(Ok(Some(piece.into())));
+            }
+        }
+    }
+
+    /// Reads the rest of a body that nobody wanted, and says whether its end came. What is read
+    /// was found small enough before.
+    async fn discard(&mut self, mut upload: Box<Upload>) -> bool {
+        upload.awaited = false;
+        loop {
+            match poll_fn(|cx| self.poll_upload(&mut upload, cx)).await {
+                Ok(Some(_)) => upload.awaited = false,
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    async fn refuse(&mut self, refusal: Refusal) {
+        let manners = Manners {
+            is_1_1: true,
+            head_only: false,
+            keep_alive: false,
+        };
+        let response = Response::text(refusal.status(), refusal.text());
+        if self.send(response, manners).await.is_ok() {
+            self.linger().await;
+        }
+    }
+
+    /// Says that nothing more will come, and gives the client a moment to read what came.
+    async fn linger(&mut self) {
+        self.alarm.set(LINGER);
+        poll_fn(|cx| {
+            // An error here means that the client is gone already.
+            if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            loop {
+                if self.alarm.poll(cx) || self.closing.has_begun() {
+                    return Poll::Ready(());
+                }
+                let received = ready!(scratch::with_read(|buffer| {
+                    poll_read(&mut self.stream, cx, buffer).map_ok(|received| received.len())
+                }));
+                if !received.is_ok_and(|received| received > 0) {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn send(&mut self, response: Response, manners: Manners) -> io::Result<()> {
+        let (head, body) = response.split();
+        let bodiless = manners.head_only || head.ends_with_head();
+        let (bytes, pieces) = match body {
+            ResponseBody::Full(bytes) if !bodiless => (bytes, None),
+            ResponseBody::Stream(pieces) if !bodiless => (Bytes::new(), Some(pieces)),
+            ResponseBody::Full(_) | ResponseBody::Stream(_) => (Bytes::new(), None),
+        };
+        let rest =
+            poll_fn(|cx| Poll::Ready(self.start_to_send(&head, &bytes, manners, cx))).await?;
+        if let Some((head, body_from)) = rest {
+            Box::pin(self.write(&[&head, &bytes[body_from..]])).await?;
+        }
+        match pieces {
+            Some(pieces) => Box::pin(self.send_stream(pieces, manners)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Renders the head, and writes it with its body if the socket takes it all. Otherwise the
+    /// rest of the head, and where the rest of the body begins.
+    fn start_to_send(
+        &mut self,
+        head: &ResponseHead,
+        body: &[u8],
+        manners: Manners,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Option<(Vec<u8>, usize)>> {
+        scratch::with_write(|out| {
+            head.render(manners, out);
+            let head_length = out.len();
+            let stream = Pin::new(&mut self.stream);
+            let written = if body.len() <= JOINED_BYTES_MAX {
+                out.extend_from_slice(body);
+                stream.poll_write(cx, out)
+            } else {
+                stream.poll_write_vectored(cx, &[IoSlice::new(out), IoSlice::new(body)])
+            };
+            let written = match written {
+                Poll::Ready(written) => written?,
+                Poll::Pending => 0,
+            };
+            let flushed = written == head_length + body.len()
+                && matches!(
+                    Pin::new(&mut self.stream).poll_flush(cx),
+                    Poll::Ready(Ok(()))
+                );
+            if flushed {
+                return Ok(None);
+            }
+            let rest = out[written.min(head_length)..head_length].to_vec();
+            Ok(Some((rest, written.saturating_sub(head_length))))
+        })
+    }
+
+    async fn send_stream(
+        &mut self,
+        mut pieces: BoxStream<'static, Result<Bytes, StreamError>>,
+        manners: Manners,
+    ) -> io::Result<()> {
+        while let Some(piece) = self.next_piece(&mut pieces).await? {
+            // An empty chunk would end the body.
+            if piece.is_empty() {
+                continue;
+            }
+            if manners.is_1_1 {
+                let size = format!("{:x}\r\n", piece.len());
+                self.write(&[size.as_bytes(), &piece, b"\r\n"]).await?;
+            } else {
+                self.write(&[&piece]).await?;
+            }
+        }
+        if manners.is_1_1 {
+            self.write(&[b"0\r\n\r\n"]).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits for the next piece of an answer, and notices meanwhile if the client hangs up.
+    async fn next_piece(
+        &mut self,
+        pieces: &mut BoxStream<'static, Result<Bytes, StreamError>>,
+    ) -> io::Result<Option<Bytes>> {
+        poll_fn(|cx| {
+            if let Poll::Ready(piece) = pieces.poll_next_unpin(cx) {
+                return Poll::Ready(piece.transpose().map_err(|error| {
+                    tracing::warn!("cut an answer off: {error}");
+                    io::Error::other(error)
+                }));
+            }
+            while self.input.len() < self.engine.config.head_bytes_max {
+                let received = ready!(scratch::with_read(|buffer| {
+                    poll_read(&mut self.stream, cx, buffer).map_ok(|received| {
+                        self.input.extend_from_slice(received);
+                        received.len()
+                    })
+                }))?;
+                if received == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes all of it, as fast as the client reads.
+    async fn write(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut slices = &mut slices[..];
+        // Drops empty parts, of which a write could only report that it wrote nothing.
+        IoSlice::advance_slices(&mut slices, 0);
+        let mut awaited = false;
+        let outcome = poll_fn(|cx| {
+            loop {
+                let progress = if slices.is_empty() {
+                    Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| 0)
+                } else {
+                    Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+                };
+                match progress {
+                    Poll::Ready(Ok(0)) if slices.is_empty() => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    Poll::Ready(Ok(written)) => {
+                        awaited = false;
+                        IoSlice::advance_slices(&mut slices, written);
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        if !awaited {
+                            awaited = true;
+                            self.alarm.set(self.engine.config.write_timeout);
+                        }
+                        if self.alarm.poll(cx) {
+                            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+        })
+        .await;
+        self.alarm.clear();
+        outcome
+    }
+}
+
+impl Upload {
+    fn end(&mut self, outcome: Result<(), BodyError>) {
+        self.ended = true;
+        self.feeder.end(outcome);
+    }
+
+    /// How much of the body the client will still send for sure.
+    fn rest(&self) -> Option<u64> {
+        match self.decoder.rest() {
+            // A client that waits for its invitation may send the body or the next request.
+            Some(rest) if rest > 0 && !self.invitation.is_empty() => None,
+            // It broke, or the client is too slow.
+            Some(rest) if rest > 0 && self.ended => None,
+            rest => rest,
+        }
+    }
+}
+
+/// Cuts the first request out of the bytes at hand.
+fn cut(bytes: &[u8], scanned: &mut usize, limit: usize, peer: Option<SocketAddr>) -> Cut {
+    // Some clients send an empty line after a body.
+    let start = 2 * bytes.chunks(2).take_while(|pair| pair == b"\r\n").count();
+    let end = match head::find_end(bytes, start.max(*scanned)) {
+        Ok(Some(end)) if end <= limit => end,
+        Ok(None) if bytes.len() <= limit => {
+            *scanned = bytes.len();
+            return Cut::Partial;
+        }
+        Ok(_) => return Cut::Refused(Refusal::TooLarge),
+        Err(refusal) => return Cut::Refused(refusal),
+    };
+    let head = match head::parse(&bytes[start..end]) {
+        Ok(head) => head,
+        Err(refusal) => return Cut::Refused(refusal),
+    };
+    let manners = Manners {
+        is_1_1: head.is_1_1,
+        head_only: head.method == Method::HEAD,
+        keep_alive: head.keep_alive,
+    };
+    let (body, upload, used) = match head.framing {
+        Framing::Empty => (Body::empty(), None, end),
+        Framing::Length(length) if length <= (bytes.len() - end) as u64 => {
+            let used = end + usize::try_from(length).unwrap_or_default();
+            (
+                Body::from(Bytes::copy_from_slice(&bytes[end..used])),
+                None,
+                used,
+            )
+        }
+        framing @ (Framing::Length(_) | Framing::Chunked) => {
+            let (feeder, feed) = Feeder::new();
+            let length = match framing {
+                Framing::Length(length) => Some(length),
+                Framing::Empty | Framing::Chunked => None,
+            };
+            // Whoever sends the body right away waits for nothing.
+            let invited = !head.expects_continue || bytes.len() > end;
+            let upload = Upload {
+                feeder,
+                decoder: Decoder::new(framing),
+                invitation: if invited { b"" } else { CONTINUE },
+                awaited: false,
+                ended: false,
+            };
+            (Body::arriving(feed, length), Some(Box::new(upload)), end)
+        }
+    };
+    let request = Request::from_head(head, &bytes[start..end], peer, body);
+    Cut::Request(
+        Box::new(Exchange {
+            request,
+            manners,
+            upload,
+        }),
+        used,
+    )
+}
+
+fn poll_read<'a, T: AsyncRead + Unpin>(
+    stream: &mut T,
+    cx: &mut Context<'_>,
+    buffer: &'a mut [u8],
+) -> Poll<io::Result<&'a [u8]>> {
+    let mut filled = ReadBuf::new(buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut filled))?;
+    let length = filled.filled().len();
+    Poll::Ready(Ok(&buffer[..length]))
+}
+
+/// One timer for all that a connection waits for in turn.
+///
+/// Moving a deadline back costs nothing: the timer fires at the old one and is then set anew.
+/// So the deadline that every request moves a little is set only once in its length.
+struct Alarm {
+    timer: Pin<Box<Sleep>>,
+    due: Option<Instant>,
+}
+
+impl Alarm {
+    fn new(after: Duration) -> Self {
+        Self {
+            timer: Box::pin(sleep_until(Instant::now() + after)),
+            due: None,
+        }
+    }
+
+    fn set(&mut self, after: Duration) {
+        let due = Instant::now() + after;
+        self.due = Some(due);
+        if due < self.timer.deadline() || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(due);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.due = None;
+    }
+
+    /// Whether the time has come; if not, `cx` is woken when it has.
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(due) = self.due else { return false };
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return true;
+            }
+            self.timer.as_mut().reset(due);
+        }
+        false
+    }
+}
