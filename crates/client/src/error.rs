@@ -1,0 +1,79 @@
+//! What can go wrong between the caller and the agent.
+
+use std::error::Error as _;
+use std::io;
+
+/// Why a call failed. The texts are the ones that scripts around the original's tools look for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address makes no sense.
+    #[error("invalid address {0:?}")]
+    Address(String),
+    /// The address asks for TLS.
+    #[error("https is not supported by this version; use http or a unix socket")]
+    Tls,
+    /// The token or another value can't be sent in a header.
+    #[error("the {0} can't be sent in an HTTP header")]
+    Header(&'static str),
+    /// The key can't be written in a URL.
+    #[error("the key {0:?} can't be asked for over HTTP")]
+    Key(String),
+    /// No answer came.
+    #[error("{verb} {url}: {why}")]
+    Request {
+        /// `Get`, `Put` or `Delete`.
+        verb: &'static str,
+        /// What was asked.
+        url: String,
+        /// What happened instead of an answer.
+        why: String,
+    },
+    /// The agent answered that it didn't do it.
+    #[error("Unexpected response code: {code} ({body})")]
+    Unexpected {
+        /// The HTTP status.
+        code: u16,
+        /// The beginning of the answer's body.
+        body: String,
+    },
+    /// The answer ended early or didn't arrive in time.
+    #[error("{0}")]
+    Body(String),
+    /// The answer isn't what the protocol says.
+    #[error("the agent's answer makes no sense: {0}")]
+    Decode(String),
+    /// The answer is larger than the caller wants to hold.
+    #[error("the agent's answer is larger than {0} bytes")]
+    TooLarge(u64),
+}
+
+/// What happened on the way, in few words: the innermost reason that says something.
+pub(crate) fn reason(why: &reqwest::Error, dialled: &str) -> String {
+    let mut innermost = why.source();
+    let mut system = None;
+    while let Some(cause) = innermost {
+        if let Some(found) = cause.downcast_ref::<io::Error>() {
+            system = Some(found);
+        }
+        match cause.source() {
+            Some(deeper) => innermost = Some(deeper),
+            None => break,
+        }
+    }
+    let text = match (system.map(io::Error::kind), innermost) {
+        (Some(io::ErrorKind::ConnectionRefused), _) => "connection refused".to_owned(),
+        (Some(io::ErrorKind::ConnectionReset), _) => "connection reset by peer".to_owned(),
+        (Some(io::ErrorKind::NotFound), _) => "no such file or directory".to_owned(),
+        (Some(io::ErrorKind::PermissionDenied), _) => "permission denied".to_owned(),
+        (Some(io::ErrorKind::UnexpectedEof), _) => "EOF".to_owned(),
+        _ if why.is_timeout() => "i/o timeout".to_owned(),
+        (_, Some(cause)) => cause.to_string(),
+        (_, None) => why.to_string(),
+    };
+    if why.is_connect() {
+        format!("dial {dialled}: connect: {text}")
+    } else {
+        text
+    }
+}

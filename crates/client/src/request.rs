@@ -1,0 +1,243 @@
+//! The one way in which this client asks: a request built, sent, and its answer taken in within bounds.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Response, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::error::{self, Error};
+use crate::{Address, Meta};
+
+/// What a client is made of.
+#[derive(Clone)]
+pub struct Config {
+    /// The agent's address. Default: `127.0.0.1:8500`.
+    pub address: Address,
+    /// The token that goes with every call that has none of its own; empty for none, the default.
+    pub token: String,
+    /// A user name and password for whatever stands before the agent. Default: none.
+    pub credentials: Option<Credentials>,
+    /// How long a connection may take to come about. Default: 30 s.
+    pub connect_timeout: Duration,
+    /// How long the agent may be silent. Default: 15 minutes, beyond the longest blocking query.
+    pub silence_timeout: Duration,
+    /// The largest answer that is held in memory; snapshots are streamed and not bound by it. Default: 4 GiB.
+    pub answer_size_max: u64,
+}
+
+/// A user name and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user's name.
+    pub user: String,
+    /// The password, if there is one.
+    pub password: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            address: Address::default(),
+            token: String::new(),
+            credentials: None,
+            connect_timeout: Duration::from_secs(30),
+            silence_timeout: Duration::from_secs(15 * 60),
+            answer_size_max: 4 << 30,
+        }
+    }
+}
+
+// Tokens and passwords stay out of logs.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A caller of one agent. Connections are kept and used again.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    config: Config,
+}
+
+/// One question before it is sent.
+#[derive(Debug)]
+pub(crate) struct Question {
+    method: Method,
+    path: String,
+    parameters: Vec<(&'static str, String)>,
+    token: String,
+    body: reqwest::Body,
+}
+
+impl Question {
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            parameters: Vec::new(),
+            token: String::new(),
+            body: reqwest::Body::default(),
+        }
+    }
+
+    pub(crate) fn parameters(mut self, more: Vec<(&'static str, String)>) -> Self {
+        self.parameters.extend(more);
+        self
+    }
+
+    pub(crate) fn parameter(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.parameters.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn token(mut self, token: &str) -> Self {
+        token.clone_into(&mut self.token);
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<reqwest::Body>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
+impl Client {
+    /// A client for the agent that the configuration names. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the configuration asks for what can't be done.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            // A redirect would carry the token elsewhere; the API has no use for one.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(config.connect_timeout)
+            .read_timeout(config.silence_timeout);
+        match &config.address {
+            Address::Http(_) => {}
+            Address::Https(_) => return Err(Error::Tls),
+            Address::Unix(path) => builder = builder.unix_socket(path.clone()),
+        }
+        let http = builder
+            .build()
+            .map_err(|_| Error::Address(config.address.base()))?;
+        let client = Self { http, config };
+        client.headers("")?;
+        Ok(client)
+    }
+
+    /// Sends a question and returns the answer, whatever its status.
+    pub(crate) async fn send(&self, question: Question) -> Result<Response, Error> {
+        let url = format!("{}{}", self.config.address.base(), question.path);
+        let verb = match question.method {
+            Method::PUT => "Put",
+            Method::DELETE => "Delete",
+            _ => "Get",
+        };
+        let mut request = self
+            .http
+            .request(question.method, &url)
+            .headers(self.headers(&question.token)?)
+            .body(question.body);
+        if !question.parameters.is_empty() {
+            request = request.query(&question.parameters);
+        }
+        if let Some(Credentials { user, password }) = &self.config.credentials {
+            request = request.basic_auth(user, password.as_ref());
+        }
+        request.send().await.map_err(|why| Error::Request {
+            verb,
+            url: why.url().map_or(url, ToString::to_string),
+            why: error::reason(&why, &self.config.address.dialled()),
+        })
+    }
+
+    /// Sends a question whose answer must be 200.
+    pub(crate) async fn send_ok(&self, question: Question) -> Result<Response, Error> {
+        let response = self.send(question).await?;
+        if response.status() == StatusCode::OK {
+            Ok(response)
+        } else {
+            Err(self.unexpected(response).await)
+        }
+    }
+
+    /// The error that a refused question ends in, with the beginning of the body as its text.
+    pub(crate) async fn unexpected(&self, mut response: Response) -> Error {
+        const TEXT_MAX: usize = 64 << 10;
+        let code = response.status().as_u16();
+        let mut text = BytesMut::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            text.extend_from_slice(&chunk[..chunk.len().min(TEXT_MAX - text.len())]);
+            if text.len() == TEXT_MAX {
+                break;
+            }
+        }
+        Error::Unexpected {
+            code,
+            body: String::from_utf8_lossy(&text).into_owned(),
+        }
+    }
+
+    /// An answer's body, held in memory.
+    pub(crate) async fn bytes(&self, mut response: Response) -> Result<Bytes, Error> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk(&mut response).await? {
+            if (body.len() + chunk.len()) as u64 > self.config.answer_size_max {
+                return Err(Error::TooLarge(self.config.answer_size_max));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// The next piece of an answer's body.
+    pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
+        response
+            .chunk()
+            .await
+            .map_err(|why| Error::Body(error::reason(&why, &self.config.address.dialled())))
+    }
+
+    /// An answer's body as JSON.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
+        let body = self.bytes(response).await?;
+        serde_json::from_slice(&body).map_err(|why| Error::Decode(why.to_string()))
+    }
+
+    /// What the headers of an answer say.
+    pub(crate) fn meta(response: &Response) -> Meta {
+        Meta::of(response.headers())
+    }
+
+    fn headers(&self, token: &str) -> Result<HeaderMap, Error> {
+        const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+        let token = if token.is_empty() {
+            &self.config.token
+        } else {
+            token
+        };
+        let mut headers = HeaderMap::new();
+        if !token.is_empty() {
+            let mut value = HeaderValue::from_str(token).map_err(|_| Error::Header("token"))?;
+            value.set_sensitive(true);
+            headers.insert(TOKEN, value);
+        }
+        Ok(headers)
+    }
+}
