@@ -1,0 +1,81 @@
+//! Tokens.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use model::{ANONYMOUS, AclToken, ApplyResult, CLIENT, Error, MANAGEMENT, Reply, Text};
+
+use crate::apply::Change;
+use crate::changes::Kind;
+use crate::tables::Table;
+
+/// Tokens, by id.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Acls {
+    rows: OrdMap<Text, Arc<AclToken>>,
+}
+
+impl Acls {
+    /// Puts a token in its place.
+    pub(crate) fn insert(&mut self, token: AclToken) {
+        self.rows.insert(token.id.clone(), Arc::new(token));
+    }
+
+    /// Takes a token away.
+    pub(crate) fn remove(&mut self, id: &[u8]) -> Option<Arc<AclToken>> {
+        self.rows.remove(id)
+    }
+
+    /// The token of this id.
+    pub(crate) fn get(&self, id: &[u8]) -> Option<&Arc<AclToken>> {
+        self.rows.get(id)
+    }
+
+    /// All of them, by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<AclToken>> {
+        self.rows.values()
+    }
+}
+
+/// Ids that mean a policy rather than a token.
+const ROOTS: [&str; 3] = ["allow", "deny", "manage"];
+
+impl Change<'_> {
+    /// Writes a token.
+    pub(crate) fn set_token(&mut self, mut token: AclToken) -> ApplyResult {
+        if token.id.is_empty() {
+            return Err(Error::invalid("ACL ID must be set"));
+        }
+        if token.kind != CLIENT && token.kind != MANAGEMENT {
+            return Err(Error::invalid("Invalid ACL Type"));
+        }
+        if ROOTS.iter().any(|root| token.id == *root) {
+            return Err(Error::PermissionDeniedBecause(
+                "Cannot modify root ACL".to_owned(),
+            ));
+        }
+        let before = self.state.acls.get(&token.id);
+        token.create_index = before.map_or(self.index, |token| token.create_index);
+        token.modify_index = self.index;
+        let id = token.id.clone();
+        self.state.acls.insert(token);
+        self.wrote(Table::Acls);
+        self.wake(Kind::Acl, &id);
+        Ok(Reply::Id(id))
+    }
+
+    /// Removes a token, if it is there.
+    pub(crate) fn delete_token(&mut self, id: &Text) -> ApplyResult {
+        if *id == ANONYMOUS {
+            return Err(Error::PermissionDeniedBecause(
+                "Cannot delete anonymous token".to_owned(),
+            ));
+        }
+        if self.state.acls.remove(id).is_some() {
+            self.wrote(Table::Acls);
+            self.note(Kind::Acl, id);
+            self.deleted();
+        }
+        Ok(Reply::Nothing)
+    }
+}
