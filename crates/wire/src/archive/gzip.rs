@@ -454,6 +454,21 @@ impl Deflate {
             }
             bytes.reserve(PIECE_SIZE / 4);
         }
+        if bytes.len() > piece.len() {
+            store(&piece, &mut bytes);
+        }
         Ok(Deflated { piece, bytes, crc })
+    }
+}
+
+/// Replaces `bytes` with blocks that hold `piece` as it is: the lowest level makes encrypted values longer by a sixteenth.
+fn store(piece: &[u8], bytes: &mut Vec<u8>) {
+    bytes.clear();
+    for block in piece.chunks(usize::from(u16::MAX)) {
+        let len = u16::try_from(block.len()).expect("a chunk is that long at most");
+        bytes.push(0);
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(&(!len).to_le_bytes());
+        bytes.extend_from_slice(block);
     }
 }

@@ -29,7 +29,7 @@ pub enum ArchiveError {
     #[error("failed to decompress snapshot: {0}")]
     Gzip(GzipError),
     /// The archive could not be read to its end.
-    #[error("failed to decompress snapshot: {0}")]
+    #[error("failed to decompress snapshot: {}", text(.0))]
     Source(io::Error),
     /// The tar layer is not sound, or ends too early.
     #[error("failed to read snapshot file: failed reading snapshot: {0}")]

@@ -81,6 +81,11 @@ impl<'a> Decoder<'a> {
         self.at == self.bytes.len()
     }
 
+    /// The first byte of the next value, for whoever decides by its kind; `None` at the end.
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
     /// Says that this was the last value; an error if bytes are left.
     pub fn finish(self) -> Result<(), DecodeError> {
         if self.is_empty() {
@@ -92,7 +97,7 @@ impl<'a> Decoder<'a> {
 
     /// Takes a nil if it comes next and says whether it did; for whoever must tell nil from a zero value.
     pub fn nil(&mut self) -> bool {
-        let nil = self.bytes.get(self.at) == Some(&0xc0);
+        let nil = self.peek() == Some(0xc0);
         if nil {
             self.at += 1;
         }

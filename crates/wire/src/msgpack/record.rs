@@ -23,7 +23,7 @@ pub struct RecordReader<R> {
     input: R,
     header: Vec<u8>,
     /// Bytes that were read; it never grows but by bytes that came.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// Where in the buffer the next record begins, and where the bytes end that came.
     start: usize,
     end: usize,
