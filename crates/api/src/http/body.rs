@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 /// The body of a request.
 ///
-/// Nothing is read from the socket before somebody asks, and never more than a piece ahead.
+/// Nothing is read from the socket before somebody asks, and only until the answer is there.
 /// A body that nobody reads costs the client its connection, unless little is left of it.
 pub struct Body {
     kind: Kind,

@@ -55,38 +55,41 @@ pub(super) fn turn_away(accepted: &Accepted) {
         Accepted::Tcp(stream, _) => stream.try_write(ANSWER),
         Accepted::Unix(stream) => stream.try_write(ANSWER),
     };
-    tracing::warn!("turned a connection away, too many are open");
     if let Err(error) = outcome {
         tracing::debug!("cannot write to a connection that is turned away: {error}");
     }
 }
 
 /// Lives through one connection.
-pub(super) async fn run<S: Service, T: AsyncRead + AsyncWrite + Unpin>(
+///
+/// Not an `async fn`, whose future would keep room for its arguments twice.
+pub(super) fn run<S: Service, T: AsyncRead + AsyncWrite + Unpin>(
     engine: Admission<S>,
     closing: Arc<Closing>,
     stream: T,
     peer: Option<SocketAddr>,
-) {
-    let alarm = Alarm::new(engine.config.idle_timeout);
-    let mut told = pin!(Arc::clone(&closing.notify).notified_owned());
-    // Registers this task to be woken; that it was woken for this is seen in `closing`.
-    poll_fn(|cx| Poll::Ready(told.as_mut().poll(cx).is_ready())).await;
+) -> impl Future<Output = ()> {
+    let told = Arc::clone(&closing.notify).notified_owned();
     let mut connection = Connection {
+        alarm: Alarm::new(engine.config.idle_timeout),
         engine,
         closing,
         stream,
         peer,
         input: BytesMut::new(),
         scanned: 0,
-        alarm,
     };
-    while let Next::Request(exchange) = connection.next_request().await {
-        if !connection.answer(exchange).await {
-            break;
+    async move {
+        let mut told = pin!(told);
+        // Registers this task to be woken; that it was woken for this is seen in `closing`.
+        poll_fn(|cx| Poll::Ready(told.as_mut().poll(cx).is_ready())).await;
+        while let Some(exchange) = connection.next_request().await {
+            if !connection.answer(exchange).await {
+                break;
+            }
+            // A client that pipelines without end must let others have their turn.
+            consume_budget().await;
         }
-        // A client that pipelines without end must let others have their turn.
-        consume_budget().await;
     }
 }
 
@@ -101,12 +104,6 @@ struct Connection<S: Service, T> {
     /// How many bytes of `input` are known not to end a head.
     scanned: usize,
     alarm: Alarm,
-}
-
-/// What became of waiting for a request.
-enum Next {
-    Request(Exchange),
-    Over,
 }
 
 /// A request that is to be answered.
@@ -136,7 +133,7 @@ enum Cut {
 }
 
 impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
-    async fn next_request(&mut self) -> Next {
+    async fn next_request(&mut self) -> Option<Box<Exchange>> {
         self.alarm.set(if self.input.is_empty() {
             self.engine.config.idle_timeout
         } else {
@@ -144,12 +141,11 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
         });
         let found = poll_fn(|cx| self.poll_request(cx)).await;
         self.alarm.clear();
-        match found {
-            None => Next::Over,
-            Some(Ok(exchange)) => Next::Request(*exchange),
-            Some(Err(refusal)) => {
+        match found? {
+            Ok(exchange) => Some(exchange),
+            Err(refusal) => {
                 Box::pin(self.refuse(refusal)).await;
-                Next::Over
+                None
             }
         }
     }
@@ -219,13 +215,9 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
     }
 
     /// Has a request answered, and says whether the connection can take another.
-    async fn answer(&mut self, exchange: Exchange) -> bool {
-        let Exchange {
-            request,
-            manners,
-            mut upload,
-        } = exchange;
-        let response = match (self.engine.service.call(request), &mut upload) {
+    async fn answer(&mut self, exchange: Box<Exchange>) -> bool {
+        let (reaction, manners, mut upload) = self.call(exchange);
+        let response = match (reaction, &mut upload) {
             (Reaction::Now(response), _) => response,
             (Reaction::Later(answer) | Reaction::Park(answer), Some(upload)) => {
                 Box::pin(self.receive(answer, upload)).await
@@ -251,14 +243,33 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
         if self.send(response, manners).await.is_err() {
             return false;
         }
-        match upload {
-            None => manners.keep_alive,
-            Some(_) if !manners.keep_alive => {
+        match (upload, manners.keep_alive) {
+            (None, true) => true,
+            (Some(upload), true) => {
+                upload.decoder.is_done() || Box::pin(self.discard(upload)).await
+            }
+            (_, false) if rest == Some(0) => {
+                // An error here means that the client is gone already.
+                poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx))
+                    .await
+                    .ok();
+                false
+            }
+            (_, false) => {
                 Box::pin(self.linger()).await;
                 false
             }
-            Some(upload) => upload.decoder.is_done() || Box::pin(self.discard(upload)).await,
         }
+    }
+
+    /// A function of its own, so that the request is in no future.
+    fn call(&self, exchange: Box<Exchange>) -> (Reaction, Manners, Option<Box<Upload>>) {
+        let Exchange {
+            request,
+            manners,
+            upload,
+        } = *exchange;
+        (self.engine.service.call(request), manners, upload)
     }
 
     /// Waits for an answer that may take long; `None` when nobody wants it any more.
@@ -703,5 +714,21 @@ impl Alarm {
             self.timer.as_mut().reset(due);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Config, Engine, StatusCode};
+
+    /// An agent holds thousands of these; see the module's documentation.
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_small() {
+        let service = |_: Request| Reaction::Now(Response::new(StatusCode::OK));
+        let engine = Engine::new(service, Config::default());
+        let future = run(engine.admission(), Arc::default(), tokio::io::empty(), None);
+        let size = size_of_val(&future);
+        assert!(size <= 768, "{size} bytes");
     }
 }

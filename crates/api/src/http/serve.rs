@@ -2,12 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Sleep, sleep, timeout};
@@ -27,6 +29,8 @@ pub struct Engine<S> {
     pub(super) service: S,
     pub(super) config: Config,
     open: AtomicUsize,
+    /// Whether connections were turned away since the last one was let in.
+    full: AtomicBool,
 }
 
 impl<S: Service> Engine<S> {
@@ -36,6 +40,7 @@ impl<S: Service> Engine<S> {
             service,
             config,
             open: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
         })
     }
 
@@ -83,12 +88,30 @@ impl<S: Service> Engine<S> {
         Ok(())
     }
 
+    /// Serves one connection over a stream that somebody else made, to its end.
+    /// It counts among the open ones, but is never turned away.
+    pub async fn serve_stream<T>(self: &Arc<Self>, stream: T, peer: Option<SocketAddr>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        connection::run(self.admission(), Arc::default(), stream, peer).await;
+    }
+
+    pub(super) fn admission(self: &Arc<Self>) -> Admission<S> {
+        Admission::new(Arc::clone(self))
+    }
+
     fn admit(self: &Arc<Self>, accepted: Accepted, closing: &Arc<Closing>, into: &mut JoinSet<()>) {
-        let admission = Admission::new(Arc::clone(self));
-        if self.connections() > self.config.connections_max {
+        let admission = self.admission();
+        let limit = self.config.connections_max;
+        if self.connections() > limit {
             connection::turn_away(&accepted);
+            if !self.full.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{limit} connections are open, more are turned away");
+            }
             return;
         }
+        self.full.store(false, Ordering::Relaxed);
         let closing = Arc::clone(closing);
         match accepted {
             Accepted::Tcp(stream, peer) => {
