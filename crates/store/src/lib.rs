@@ -10,6 +10,7 @@ mod store;
 
 mod apply;
 mod changes;
+mod restore;
 mod state;
 mod tables;
 
@@ -18,6 +19,10 @@ mod view;
 mod watch;
 
 mod quote;
+
+pub mod archive;
+pub mod re2;
+mod template;
 
 pub use apply::Effect;
 pub use store::{Applied, Store};

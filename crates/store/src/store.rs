@@ -1,10 +1,12 @@
 //! The single writer's handle.
 
-use std::io;
-
-use model::{ApplyResult, Command, Entry, Error, Index};
+use model::{
+    ApplyResult, Command, Entry, Error, Index, Reply, RestoreBegin, RestoreChunk, RestoreCommit,
+    Uuid,
+};
 
 use crate::apply::{Change, Effect};
+use crate::restore::OpenRestore;
 use crate::state::State;
 use crate::view::{Shared, View};
 use crate::watch::Touched;
@@ -26,6 +28,7 @@ pub struct Store {
     state: State,
     version: u64,
     touched: Touched,
+    restore: Option<OpenRestore>,
     shared: Shared,
 }
 
@@ -44,6 +47,7 @@ impl Store {
             state,
             version: 0,
             touched: Touched::default(),
+            restore: None,
         }
     }
 
@@ -51,15 +55,33 @@ impl Store {
     ///
     /// An error is an answer like any other: the entry counts as applied, and all servers give the same.
     pub fn apply(&mut self, log_index: u64, term: u64, entry: Entry) -> Applied {
-        self.advance(log_index, term);
         self.state.clock_ms = self.state.clock_ms.max(entry.at_ms);
         self.state.lock_delays.pass(self.state.clock_ms);
-        let index = self.state.user_index(log_index);
+        self.advance(log_index, term);
         let mut effects = Vec::new();
-        let mut change = Change::new(&mut self.state, index, &mut self.touched, &mut effects);
-        let result = change.command(entry.command);
+        let result = match entry.command {
+            Command::RestoreBegin(begin) => self.begin_restore(&begin),
+            Command::RestoreChunk(chunk) => self.go_on_with_restore(&chunk),
+            Command::RestoreCommit(commit) => self.commit_restore(&commit, &mut effects),
+            command @ (Command::Register(_)
+            | Command::Deregister(_)
+            | Command::Kv(_)
+            | Command::Txn(_)
+            | Command::SessionCreate(_)
+            | Command::SessionDestroy(_)
+            | Command::AclSet(_)
+            | Command::AclDelete(_)
+            | Command::QuerySet(_)
+            | Command::QueryDelete(_)
+            | Command::Coordinates(_)
+            | Command::TombstoneReap(_)) => {
+                let index = self.state.user_index(log_index);
+                Change::new(&mut self.state, index, &mut self.touched, &mut effects)
+                    .command(command)
+            }
+        };
         Applied {
-            index,
+            index: self.state.user_index(log_index),
             result,
             effects,
         }
@@ -69,6 +91,40 @@ impl Store {
     pub fn advance(&mut self, log_index: u64, term: u64) {
         self.state.log_index = log_index;
         self.state.term = term;
+        // A leader that is gone will not go on with what it began, nor will one that takes so long.
+        let now_ms = self.state.clock_ms;
+        self.restore
+            .take_if(|restore| !restore.is_alive(term, now_ms));
+    }
+
+    fn begin_restore(&mut self, begin: &RestoreBegin) -> ApplyResult {
+        self.restore = None;
+        let State { term, clock_ms, .. } = self.state;
+        self.restore = Some(OpenRestore::begin(begin, term, clock_ms)?);
+        Ok(Reply::Nothing)
+    }
+
+    fn go_on_with_restore(&mut self, chunk: &RestoreChunk) -> ApplyResult {
+        let mut restore = self.take_restore(chunk.id)?;
+        restore.take(chunk)?;
+        self.restore = Some(restore);
+        Ok(Reply::Nothing)
+    }
+
+    fn commit_restore(&mut self, commit: &RestoreCommit, effects: &mut Vec<Effect>) -> ApplyResult {
+        let restore = self.take_restore(commit.id)?;
+        self.state = restore.commit(commit, &self.state)?;
+        self.touched.everything();
+        effects.push(Effect::StateReplaced);
+        Ok(Reply::Nothing)
+    }
+
+    /// Takes the open restore, if it is this one. An entry of any other drops it: there is one leader, and it has begun anew.
+    fn take_restore(&mut self, id: Uuid) -> Result<OpenRestore, Error> {
+        self.restore
+            .take()
+            .filter(|restore| restore.is(id))
+            .ok_or_else(|| Error::Invalid(format!("restore {id} is not open")))
     }
 
     /// Makes all that was applied visible, then wakes whoever waits for what was touched.
@@ -87,7 +143,7 @@ impl Store {
 
     /// Whether a restore is under way. While it is, no checkpoint may be taken: what has come of it so far is in none.
     pub fn restore_is_open(&self) -> bool {
-        false
+        self.restore.is_some()
     }
 
     /// All that was applied, frozen; costs the same whatever the state holds.

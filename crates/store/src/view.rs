@@ -183,6 +183,26 @@ impl<A> Found<A> {
         }
     }
 
+    /// The same with the answer put into another shape.
+    pub fn map<B>(self, shape: impl FnOnce(A) -> B) -> Found<B> {
+        let Self {
+            answer,
+            index,
+            changed,
+            floor,
+            reaped,
+            is_entry,
+        } = self;
+        Found {
+            answer: shape(answer),
+            index,
+            changed,
+            floor,
+            reaped,
+            is_entry,
+        }
+    }
+
     /// Whether someone who has the answer of this index should be given this one, rather than wait.
     pub fn is_news(&self, since: Index) -> bool {
         // 0 does not wait; and what has index 0 was never written, which the original does not wait for either.

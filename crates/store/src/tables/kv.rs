@@ -349,12 +349,12 @@ impl Change<'_> {
     }
 }
 
-pub(crate) fn fail(outcome: &mut TxnOutcome, op_index: usize, what: String) {
+fn fail(outcome: &mut TxnOutcome, op_index: usize, what: String) {
     outcome.errors.push(TxnError { op_index, what });
 }
 
 /// Whether it lacks the key that it needs: only a deletion may mean all keys.
-pub(crate) fn is_keyless(op: &KvOp) -> bool {
+fn is_keyless(op: &KvOp) -> bool {
     op.key.is_empty() && op.verb != KvVerb::DeleteTree
 }
 
@@ -392,8 +392,31 @@ fn refusal(op: &KvOp) -> String {
     }
 }
 
+/// Several operations that only read.
+pub(crate) fn read_only_txn(kv: &Kv, ops: &[KvOp]) -> TxnOutcome {
+    let mut outcome = TxnOutcome::default();
+    for (op_index, op) in ops.iter().enumerate() {
+        if is_keyless(op) {
+            fail(&mut outcome, op_index, "Must provide key".to_owned());
+        }
+    }
+    if !outcome.errors.is_empty() {
+        return outcome;
+    }
+    for (op_index, op) in ops.iter().enumerate() {
+        match read_in_txn(kv, op) {
+            Ok(results) => outcome.results.extend(results),
+            Err(what) => fail(&mut outcome, op_index, what),
+        }
+    }
+    if !outcome.errors.is_empty() {
+        outcome.results.clear();
+    }
+    outcome
+}
+
 /// An operation of a transaction that only reads.
-pub(crate) fn read_in_txn(kv: &Kv, op: &KvOp) -> Result<Vec<TxnResult>, String> {
+fn read_in_txn(kv: &Kv, op: &KvOp) -> Result<Vec<TxnResult>, String> {
     let key = || go_quoted(&op.key);
     let entry = kv.get(&op.key);
     let (entry, with_value) = match &op.verb {

@@ -60,6 +60,11 @@ impl Indexes {
         *slot = index.max(*slot);
     }
 
+    /// The latest change of any table.
+    pub(crate) fn newest(&self) -> Index {
+        self.max(&Table::ALL)
+    }
+
     /// The latest change of several tables.
     pub(crate) fn max(&self, tables: &[Table]) -> Index {
         tables

@@ -8,6 +8,7 @@ use model::{ApplyResult, Error, PreparedQuery, QuerySet, Reply, Text, Uuid};
 use crate::apply::Change;
 use crate::changes::Kind;
 use crate::tables::Table;
+use crate::template::check_template;
 
 /// Queries by id, by name and by the session they end with.
 #[derive(Debug, Clone, Default)]
@@ -126,7 +127,7 @@ impl Change<'_> {
         {
             return Err(Error::invalid(format!("invalid session \"{session}\"")));
         }
-        Ok(())
+        check_template(query)
     }
 
     /// Removes a query, which must be there.
