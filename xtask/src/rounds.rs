@@ -120,7 +120,7 @@ fn fuzz_one(target: &str, seconds: u64) -> Result<()> {
     let seconds = format!("-max_total_time={seconds}");
     let grown = grown.to_string_lossy().into_owned();
     let seeds = format!("fuzz/corpus/{target}");
-    run(&mut nightly(&[
+    let output = nightly(&[
         "cargo",
         "fuzz",
         "run",
@@ -132,9 +132,16 @@ fn fuzz_one(target: &str, seconds: u64) -> Result<()> {
         "-rss_limit_mb=2048",
         // An input that takes this long is a bug too: decoders answer in time proportional to what they read.
         "-timeout=10",
-        "-print_final_stats=0",
-        "-verbosity=0",
-    ]))
+    ])
+    .output()
+    .context("starting rustup")?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("{log}\n{target}: {}", output.status);
+    }
+    let summary = log.lines().rfind(|line| line.starts_with("Done "));
+    println!("{}", summary.unwrap_or("no summary"));
+    Ok(())
 }
 
 /// A call under the nightly compiler, which the sanitizers of cargo-fuzz need.
