@@ -11,7 +11,7 @@ use crate::tidy;
 pub(crate) fn check(arguments: Arguments) -> Result<()> {
     arguments.nothing_more()?;
     let mut steps = Steps::default();
-    steps.run("format", || run(&mut cargo(&["fmt", "--all", "--check"])));
+    steps.run("format", || format(&["--check"]));
     steps.run("tidy", house_rules);
     steps.run("lints", || {
         run(&mut cargo(&[
@@ -58,7 +58,7 @@ pub(crate) fn fix(arguments: Arguments) -> Result<()> {
             "--allow-staged",
         ]))
     });
-    steps.run("format", || run(&mut cargo(&["fmt", "--all"])));
+    steps.run("format", || format(&[]));
     steps.finish()
 }
 
@@ -86,6 +86,17 @@ fn house_rules() -> Result<()> {
         1 => bail!("one house rule is broken"),
         n => bail!("house rules are broken in {n} places"),
     }
+}
+
+/// The workspace, and the fuzz targets, which are not in it.
+fn format(flags: &[&str]) -> Result<()> {
+    for words in [
+        ["fmt", "--all"].as_slice(),
+        &["fmt", "--manifest-path", "fuzz/Cargo.toml"],
+    ] {
+        run(cargo(words).args(flags))?;
+    }
+    Ok(())
 }
 
 /// All tests but the examples in documentation, which nextest can't run.
