@@ -7,6 +7,7 @@ use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
 use super::*;
+use crate::msgpack::{DecodeError, Decoder, RecordReader};
 
 const MTIME: u64 = 1_795_329_324;
 
@@ -959,4 +960,66 @@ proptest! {
         let _ = unpacked(&gzip(&[&file(META, &bytes)[..], &file(SUMS, &bytes)].concat()));
         let _ = unpacked(&gzip(&[&extension(b'x', &bytes)[..], &files().concat()].concat()));
     }
+}
+/// The bytes of the blocks of hex in `docs/snapshot.md`, without the remarks.
+fn examples() -> Vec<Vec<u8>> {
+    let page = include_str!("../../../../docs/snapshot.md");
+    let blocks = page
+        .split("```hex\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    blocks
+        .map(|block| {
+            let lines = block.lines().map(|line| line.split('#').next().unwrap());
+            let digits: Vec<_> = lines
+                .flat_map(str::chars)
+                .filter_map(|digit| digit.to_digit(16))
+                .collect();
+            digits
+                .chunks(2)
+                .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap())
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_page_about_it_is_right() {
+    let [state, archive] = &examples()[..] else {
+        panic!("not two examples");
+    };
+    let (meta, unpacked_state) = unpacked(archive).unwrap();
+    assert_eq!(unpacked_state, *state);
+    assert_eq!(meta, self::meta(state.len()));
+
+    let mut reader = RecordReader::open(&state[..]).unwrap();
+    assert_eq!(reader.header(), b"\x81\xa9LastIndex\x44");
+    let record = reader.next_record().unwrap().unwrap();
+    assert_eq!((record.kind, record.offset, record.number), (2, 12, 1));
+    let names = [
+        "CreateIndex",
+        "Flags",
+        "Key",
+        "LockIndex",
+        "ModifyIndex",
+        "Session",
+        "Value",
+    ];
+    let mut fields = Vec::new();
+    let mut decoder = Decoder::new(record.bytes);
+    decoder
+        .fields(&names, |value, field| {
+            fields.push(match field {
+                2 | 5 | 6 => value.raw()?.escape_ascii().to_string(),
+                _ => value.uint()?.to_string(),
+            });
+            Ok::<_, DecodeError>(())
+        })
+        .unwrap();
+    let session = "d6d8c994-0f6c-4a7b-9ed5-1c1d7d6f5a01";
+    assert_eq!(
+        fields,
+        ["40", "7", "locks/held", "1", "200", session, "owner"]
+    );
+    assert_eq!(reader.next_record().unwrap(), None);
 }
