@@ -1,0 +1,127 @@
+//! Records into a state, by the index rules of a restore.
+
+use model::{Index, KvEntry, Text};
+use wire::msgpack::Decoder;
+
+use super::error::{Position, StateError};
+use super::refusal::Refusal;
+use super::rules::{Record, Rules};
+use crate::changes::Changes;
+use crate::state::State;
+use crate::tables::Table;
+use crate::tables::lock_delay::LockDelays;
+
+/// Builds a fresh state out of records.
+///
+/// The original registers the catalog anew, so nodes, services, checks and the table of coordinates all get the index of the header.
+/// Everything else keeps the indexes it was written with, and its table has the highest of them.
+#[derive(Debug)]
+pub struct Loader {
+    last_index: Index,
+    state: State,
+    rules: Rules,
+    /// Records and bytes so far, for messages.
+    number: u64,
+    offset: u64,
+}
+
+impl Loader {
+    /// Begins with nothing; `last_index` is what the header says.
+    pub fn new(last_index: Index) -> Self {
+        Self {
+            last_index,
+            state: State::default(),
+            rules: Rules::default(),
+            number: 0,
+            offset: 0,
+        }
+    }
+
+    /// Takes one record.
+    ///
+    /// # Errors
+    /// [`StateError`] names it. What was taken before stays, so the loader is to be dropped.
+    pub fn add(&mut self, kind: u8, object: &[u8]) -> Result<(), StateError> {
+        self.number += 1;
+        let position = Position {
+            number: self.number,
+            kind,
+            offset: self.offset,
+        };
+        self.offset += 1 + object.len() as u64;
+        self.insert(kind, object)
+            .map_err(|refusal| StateError::Refused { refusal, position })
+    }
+
+    /// Takes several records that stand one behind the other, as a chunk of a restore has them.
+    ///
+    /// # Errors
+    /// As [`Loader::add`].
+    pub fn add_records(&mut self, mut records: &[u8]) -> Result<(), StateError> {
+        while let Some((kind, rest)) = records.split_first() {
+            let mut object = Decoder::new(rest);
+            if let Err(error) = object.skip() {
+                let position = Position {
+                    number: self.number + 1,
+                    kind: *kind,
+                    offset: self.offset,
+                };
+                let refusal = Refusal::Decode(error);
+                return Err(StateError::Refused { refusal, position });
+            }
+            let (object, rest) = rest.split_at(object.position());
+            self.add(*kind, object)?;
+            records = rest;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, kind: u8, object: &[u8]) -> Result<(), Refusal> {
+        let record = self.rules.take(kind, object)?;
+        let Self {
+            state, last_index, ..
+        } = self;
+        match record {
+            Record::Register(registration) => state
+                .register(*last_index, &registration)
+                .map_err(|error| Refusal::Other(error.to_string()))?,
+            Record::Kv(entry) => {
+                state.indexes.raise(Table::Kvs, entry.modify_index);
+                state.kv.insert(KvEntry::new(&entry));
+            }
+            Record::Session(session) => {
+                state.indexes.raise(Table::Sessions, session.modify_index);
+                state.sessions.insert(session);
+            }
+            Record::Acl(token) => {
+                state.indexes.raise(Table::Acls, token.modify_index);
+                state.acls.insert(token);
+            }
+            Record::Tombstone(key, index) => {
+                state.indexes.raise(Table::Tombstones, index);
+                state.tombstones.insert(Text::from(key), index);
+            }
+            Record::Coordinates(batch) => {
+                state.indexes.raise(Table::Coordinates, *last_index);
+                for row in batch {
+                    state.coordinates.insert(row);
+                }
+            }
+            Record::Query(query) => {
+                state.indexes.raise(Table::Queries, query.modify_index);
+                state.queries.insert(query);
+            }
+        }
+        Ok(())
+    }
+
+    /// The state, at no position of any log yet.
+    pub(crate) fn finish(self) -> State {
+        let mut state = self.state;
+        // A critical check that came after its session has ended it; no delay comes of that, since there is no clock here.
+        state.lock_delays = LockDelays::default();
+        // Whoever waits from before a restore is woken by its floor, so what loading touched need not be remembered.
+        state.changes = Changes::default();
+        state
+    }
+}

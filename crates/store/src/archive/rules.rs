@@ -1,0 +1,111 @@
+//! What a record must be to be taken: the one judgement that verifying and loading share.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{
+    AclToken, Index, KvParts, NodeCoordinate, PreparedQuery, Registration, Session, Text, Uuid,
+};
+
+use super::kind::Kind;
+use super::refusal::{Fault, Refusal};
+use super::{acl, catalog, coordinate, kv, query, session};
+
+/// A record that was read and may be taken.
+#[derive(Debug)]
+pub(super) enum Record<'a> {
+    Register(Registration),
+    Kv(KvParts<'a>),
+    Session(Session),
+    Acl(AclToken),
+    Tombstone(&'a [u8], Index),
+    Coordinates(Vec<NodeCoordinate>),
+    Query(PreparedQuery),
+}
+
+/// As much of the records so far as the next ones depend on: the names of nodes, services and queries, and nothing of keys.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    /// Lower-cased ids of services by lower-cased name of their node.
+    services: BTreeMap<Text, BTreeSet<Text>>,
+    /// By lower-cased name; a template may have an empty one.
+    queries: BTreeMap<Text, Uuid>,
+    query_names: BTreeMap<Uuid, Text>,
+}
+
+impl Rules {
+    /// Reads the object of a record and judges it by those before.
+    pub(super) fn take<'a>(&mut self, kind: u8, object: &'a [u8]) -> Result<Record<'a>, Refusal> {
+        let kind = Kind::from_byte(kind).ok_or(Refusal::Unrecognized(kind))?;
+        Ok(match kind {
+            Kind::Register => {
+                let registration = catalog::decode(object)?;
+                self.register(&registration)?;
+                Record::Register(registration)
+            }
+            Kind::Kvs => Record::Kv(kv::decode(object)?),
+            Kind::Session => Record::Session(session::decode(object)?),
+            Kind::Acl => Record::Acl(acl::decode(object)?),
+            Kind::Tombstone => {
+                let (key, index) = kv::decode_tombstone(object)?;
+                Record::Tombstone(key, index)
+            }
+            Kind::Coordinates => Record::Coordinates(coordinate::decode(object)?),
+            Kind::Query => {
+                let query = query::decode(object)?;
+                self.query(&query)?;
+                Record::Query(query)
+            }
+        })
+    }
+
+    fn register(&mut self, registration: &Registration) -> Result<(), Refusal> {
+        let services = self
+            .services
+            .entry(registration.node.name.lower())
+            .or_default();
+        if let Some(service) = &registration.service {
+            services.insert(service.id.lower());
+        }
+        // A check says itself which node it is of, and the original believes it.
+        for check in &registration.checks {
+            let services = self.services.get(&check.node.lower());
+            let fault = match services {
+                None => Fault::NoNode,
+                Some(services)
+                    if !check.service_id.is_empty()
+                        && !services.contains(&check.service_id.lower()) =>
+                {
+                    Fault::NoService
+                }
+                Some(_) => continue,
+            };
+            return Err(Refusal::Row {
+                step: "failed inserting check",
+                fault,
+            });
+        }
+        Ok(())
+    }
+
+    /// Two queries of one name are refused, where the original keeps both and finds one of them.
+    ///
+    /// Which one would depend on what happened since, so a server that starts from a checkpoint could find the other.
+    fn query(&mut self, query: &PreparedQuery) -> Result<(), Refusal> {
+        if let Some(before) = self.query_names.remove(&query.id) {
+            self.queries.remove(&before);
+        }
+        if query.name.is_empty() && query.template.kind.is_empty() {
+            return Ok(());
+        }
+        let name = query.name.lower();
+        if self.queries.contains_key(&name) {
+            return Err(Refusal::Row {
+                step: "failed restoring prepared query",
+                fault: Fault::NameTaken(query.name.to_lossy().into_owned()),
+            });
+        }
+        self.queries.insert(name.clone(), query.id);
+        self.query_names.insert(query.id, name);
+        Ok(())
+    }
+}
