@@ -22,6 +22,9 @@ const PIECE_SIZE: usize = 256 << 10;
 /// Pieces that one worker has at a time, waiting, in work or done.
 const PIECES_PER_WORKER: usize = 2;
 
+/// More threads than this only cost memory; one thread can't feed them.
+const WORKERS_MAX: usize = 16;
+
 /// The longest optional header field that is passed over.
 const HEADER_FIELD_SIZE_MAX: usize = 64 << 10;
 
@@ -341,6 +344,7 @@ struct Deflated {
 impl Workers {
     /// Fewer threads than asked for, where the system has no more, are only slower.
     fn start(count: usize, compression: Compression) -> Self {
+        let count = count.min(WORKERS_MAX);
         let threads: Vec<_> = (0..count)
             .map_while(|_| Worker::start(compression).ok())
             .collect();

@@ -11,7 +11,7 @@ use super::{META, Meta, STATE, SUMS, gzip, tar};
 pub struct Compression {
     /// From 0, none, to 9, the most; default 1, because saving waits for this more than for anything else.
     pub level: u32,
-    /// Threads that compress beside the one that writes; 0 to do it there. Small archives never start any.
+    /// Threads that compress beside the one that writes; 0 to do it there, and 16 at most. Small archives never start any.
     pub workers: usize,
     /// Called first on each of those threads, for instance to lower its priority.
     pub before_work: fn(),

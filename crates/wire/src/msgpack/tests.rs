@@ -556,6 +556,31 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_damaged_state_ends_in_an_answer(
+        changes in proptest::collection::vec(any::<(proptest::sample::Index, u8)>(), 1..20),
+    ) {
+        let mut state = Vec::new();
+        archive::unpack(&include_bytes!("../../../../fixtures/snapshots/empty.snap")[..], &mut state)
+            .unwrap();
+        for (at, byte) in changes {
+            let at = at.index(state.len());
+            state[at] = byte;
+        }
+        let Ok(mut reader) = RecordReader::open(&state[..]) else {
+            return Ok(());
+        };
+        while let Ok(Some(record)) = reader.next_record() {
+            // What the reader calls an object can be passed over, and is one of something.
+            let mut decoder = Decoder::new(record.bytes);
+            decoder.skip().unwrap();
+            decoder.finish().unwrap();
+            let _ = Decoder::new(record.bytes).fields(&["Key", "Value"], |value, _| value.bytes().map(drop));
+        }
+    }
+}
+
 #[test]
 fn a_stream_that_stops_says_where() {
     let stream = b"\x81\xa9LastIndex\x44\x02\x81\xa3Key\xa1k\x63\x92\x01\x02";
