@@ -21,10 +21,12 @@ mod watch;
 mod quote;
 
 pub mod archive;
+pub mod checkpoint;
 pub mod re2;
 mod template;
 
 pub use apply::Effect;
+pub use checkpoint::LoadError;
 pub use store::{Applied, Store};
 pub use view::{Found, Read, Shared, View};
 pub use watch::{Subscription, Watch};

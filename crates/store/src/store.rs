@@ -1,11 +1,14 @@
 //! The single writer's handle.
 
+use std::io;
+
 use model::{
     ApplyResult, Command, Entry, Error, Index, Reply, RestoreBegin, RestoreChunk, RestoreCommit,
     Uuid,
 };
 
 use crate::apply::{Change, Effect};
+use crate::checkpoint::{self, LoadError};
 use crate::restore::OpenRestore;
 use crate::state::State;
 use crate::view::{Shared, View};
@@ -149,5 +152,17 @@ impl Store {
     /// All that was applied, frozen; costs the same whatever the state holds.
     pub fn freeze(&self) -> View {
         View::new(self.version, self.state.clone())
+    }
+
+    /// Replaces everything by a checkpoint, makes it visible and wakes everybody.
+    ///
+    /// # Errors
+    /// What is wrong with the source; nothing was changed then.
+    pub fn install(&mut self, source: &mut dyn io::Read) -> Result<(), LoadError> {
+        self.state = checkpoint::read(source)?;
+        self.restore = None;
+        self.touched.everything();
+        self.publish();
+        Ok(())
     }
 }
