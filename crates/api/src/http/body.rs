@@ -73,27 +73,14 @@ impl Body {
         if self.length.is_some_and(|length| length > limit as u64) {
             return Err(BodyError::TooLarge);
         }
-        let Some(first) = self.next().await.transpose()? else {
-            return Ok(Bytes::new());
-        };
-        let Some(second) = self.next().await.transpose()? else {
-            return if first.len() > limit {
-                Err(BodyError::TooLarge)
-            } else {
-                Ok(first)
-            };
-        };
-        let mut whole = BytesMut::with_capacity(first.len() + second.len());
-        whole.extend_from_slice(&first);
-        let mut next = Some(second);
-        while let Some(piece) = next {
+        let mut whole = Whole::default();
+        while let Some(piece) = self.next().await.transpose()? {
             if piece.len() > limit.saturating_sub(whole.len()) {
                 return Err(BodyError::TooLarge);
             }
-            whole.extend_from_slice(&piece);
-            next = self.next().await.transpose()?;
+            whole.push(piece);
         }
-        Ok(whole.freeze())
+        Ok(whole.into_bytes())
     }
 
     /// The next piece of the body; `None` at its end.
@@ -120,6 +107,38 @@ impl fmt::Debug for Body {
         f.debug_struct("Body")
             .field("length", &self.length)
             .finish_non_exhaustive()
+    }
+}
+
+/// A body that grows by pieces; mostly there is one, which is not copied.
+#[derive(Debug, Default)]
+struct Whole {
+    first: Bytes,
+    joined: BytesMut,
+}
+
+impl Whole {
+    fn len(&self) -> usize {
+        self.first.len().max(self.joined.len())
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if self.len() == 0 {
+            self.first = piece;
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.extend_from_slice(&self.first);
+        }
+        self.joined.extend_from_slice(&piece);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.joined.is_empty() {
+            self.first
+        } else {
+            self.joined.freeze()
+        }
     }
 }
 

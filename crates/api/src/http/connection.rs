@@ -216,7 +216,7 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
 
     /// Has a request answered, and says whether the connection can take another.
     async fn answer(&mut self, exchange: Box<Exchange>) -> bool {
-        let (reaction, manners, mut upload) = self.call(exchange);
+        let (reaction, manners, mut upload) = self.call(*exchange);
         let response = match (reaction, &mut upload) {
             (Reaction::Now(response), _) => response,
             (Reaction::Later(answer) | Reaction::Park(answer), Some(upload)) => {
@@ -263,12 +263,12 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
     }
 
     /// A function of its own, so that the request is in no future.
-    fn call(&self, exchange: Box<Exchange>) -> (Reaction, Manners, Option<Box<Upload>>) {
+    fn call(&self, exchange: Exchange) -> (Reaction, Manners, Option<Box<Upload>>) {
         let Exchange {
             request,
             manners,
             upload,
-        } = *exchange;
+        } = exchange;
         (self.engine.service.call(request), manners, upload)
     }
 

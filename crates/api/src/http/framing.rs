@@ -66,7 +66,7 @@ impl Decoder {
     }
 
     /// Appends to `out` what of `input` is body, and says how many bytes of `input` are used
-    /// up: all of them, unless the body ends before.
+    /// up: all of them, unless the body ends or breaks before.
     pub(super) fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Malformed> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
@@ -88,7 +88,12 @@ impl Decoder {
                     };
                 }
                 state => {
-                    self.state = self.step(state, input[at])?;
+                    match self.step(state, input[at]) {
+                        Ok(next) => self.state = next,
+                        // What came before is handed over first, however the bytes came.
+                        Err(Malformed) if !out.is_empty() => break,
+                        Err(malformed) => return Err(malformed),
+                    }
                     at += 1;
                 }
             }
@@ -212,7 +217,13 @@ mod tests {
             &extension,
             &trailer,
         ] {
-            let outcome = Decoder::new(Framing::Chunked).decode(text.as_bytes(), &mut Vec::new());
+            let mut decoder = Decoder::new(Framing::Chunked);
+            let mut outcome = Ok(0);
+            let mut rest = text.as_bytes();
+            while let Ok(used) = outcome {
+                rest = &rest[used..];
+                outcome = decoder.decode(rest, &mut Vec::new());
+            }
             assert_eq!(outcome, Err(Malformed), "{text:?}");
         }
     }

@@ -119,6 +119,11 @@ impl Response {
         }
     }
 
+    /// All headers that were set, in that order.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
+        self.headers.iter().map(|(name, value)| (&**name, value))
+    }
+
     /// The value of a header, whatever the case of its name.
     pub fn header(&self, name: &str) -> Option<&HeaderValue> {
         self.headers
