@@ -1,26 +1,38 @@
 //! The handle that everybody outside holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader,
+    InitializeError, LinearizableReadError, RaftError,
+};
+use openraft::{ChangeMembers, Instant, ServerState};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::checkpointer::{self, Checkpointer};
 use crate::config::{Config, ConfigError};
 use crate::disk::Disk;
+use crate::inbox::Inbox;
+use crate::log::{Log, Sizes, recover, writer};
+use crate::lost_tail::LostTail;
 use crate::machine::{Reply, StateMachine};
 use crate::peer::{NodeId, Peer};
+use crate::raft::machine::{Board, LoadError, Machine};
+use crate::raft::network::{Network, to_peer};
+use crate::raft::storage::Storage;
+use crate::raft::{Address, Command, Membership, Raft, Types, runtime};
+use crate::suspension::Suspension;
+use crate::tasks::Tasks;
 use crate::transport::Transport;
+use crate::{barrier, identity};
 
 /// The largest command that can be proposed, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
-
-/// A member of the replicated log, in this process. Clones are the same member.
-#[derive(Clone, Debug)]
-pub struct Consensus {
-    id: NodeId,
-    leadership: watch::Receiver<Leadership>,
-}
 
 /// Who leads, as far as this server knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,6 +222,45 @@ pub struct Status {
     pub failure: Option<String>,
 }
 
+/// A member of the replicated log, in this process. Clones are the same member.
+#[derive(Clone, Debug)]
+pub struct Consensus {
+    member: Arc<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    id: NodeId,
+    config: Config,
+    raft: Raft,
+    log: Log,
+    board: Arc<Board>,
+    inbox: Inbox,
+    lost_tail: Arc<LostTail>,
+    /// Proposals that may still begin.
+    permits: Semaphore,
+    barriers: mpsc::Sender<barrier::Waiter>,
+    checkpoints: mpsc::Sender<checkpointer::Request>,
+    leadership: watch::Receiver<Leadership>,
+    suspension: Suspension,
+    stop: watch::Sender<bool>,
+    tasks: Tasks,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // The tasks end with their set, the library with its handle; the writer has to be told.
+        self.stop.send_replace(true);
+        self.log.close();
+    }
+}
+
+/// Read barriers and checkpoints that may wait to be noticed; more wait in line at the channel.
+const REQUESTS_MAX: usize = 1024;
+
+/// Entries in one message to a peer, at most.
+const PAYLOAD_ENTRIES_MAX: u64 = 512;
+
 impl Consensus {
     /// Opens the data directory, restores the machine from the newest checkpoint and the log behind it, and takes part.
     ///
@@ -221,87 +272,600 @@ impl Consensus {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
         config.validate()?;
-        disk.lock()?;
-        drop((machine, transport));
-        Err(StartError::Machine(String::from(
-            "the log is not built yet",
-        )))
+        disk.lock().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => StartError::InUse(disk.place()),
+            _ => StartError::Io(error),
+        })?;
+        runtime::seed(config.seed);
+        let identity = identity::open(&*disk, &config).await?;
+        let sizes = Sizes {
+            first_segment: config.first_segment_bytes,
+            segment: config.segment_bytes,
+            cache: config.cache_bytes,
+        };
+        let recovered = recover_log(&disk, sizes).await?;
+        let mut is_tail_lost = recovered.lost_tail.is_some() || LostTail::is_marked(&*disk)?;
+        let board = Arc::new(Board::new(
+            config.checkpoint_entries,
+            config.checkpoint_bytes,
+        ));
+        let mut machine = Machine::new(machine, Arc::clone(&disk), Arc::clone(&board));
+        machine.load().map_err(|error| load_error(&*disk, error))?;
+
+        let tasks = Tasks::default();
+        let log = Log::new(Arc::clone(&disk), sizes, recovered);
+        writer::start(&log, &tasks)?;
+        join_log_and_checkpoint(&disk, &log, &machine).await?;
+
+        let network = Network {
+            transport,
+            timeout: config.election_timeout_min,
+        };
+        let raft = Raft::new(
+            identity.id,
+            Arc::new(raft_config(&config, !is_tail_lost)?),
+            network.clone(),
+            Storage::new(log.clone(), Some(identity.vote)),
+            machine,
+        )
+        .await
+        .map_err(|fatal| start_error(&*disk, &fatal))?;
+
+        let is_alone = is_sole_voter(&raft, identity.id);
+        if is_tail_lost && is_alone {
+            tracing::error!(
+                place = disk.place(),
+                "the end of the log was damaged and has been cut off; the last writes before the stop may be lost"
+            );
+            LostTail::unmark(&log).await?;
+            raft.runtime_config().elect(true);
+            is_tail_lost = false;
+        }
+        if is_alone {
+            // Nobody else can win, so there is nothing to wait for.
+            let _ = raft.trigger().elect(false).await;
+        }
+        let (stop, stopped) = watch::channel(false);
+        let leadership = watch_leadership(&raft, &tasks, stopped.clone());
+        let barriers = barrier::spawn(&raft, &config, &tasks, stopped.clone(), REQUESTS_MAX);
+        let (checkpoints, requests) = mpsc::channel(REQUESTS_MAX);
+        let checkpointer = Checkpointer {
+            raft: raft.clone(),
+            disk: Arc::clone(&disk),
+            board: Arc::clone(&board),
+            trailing_entries: config.trailing_entries,
+        };
+        tasks.spawn(checkpointer.run(requests, stopped));
+        let lost_tail = Arc::new(LostTail::new(
+            is_tail_lost,
+            identity.id,
+            raft.clone(),
+            log.clone(),
+            network.clone(),
+        ));
+        let may_vote_from = if identity.vote.leader_id.term == 0 {
+            Duration::ZERO
+        } else {
+            // A leader may still count on a lease that this server granted before it stopped.
+            config.election_timeout_min
+        };
+        let inbox = Inbox::new(
+            identity.id,
+            raft.clone(),
+            log.clone(),
+            disk,
+            Arc::clone(&lost_tail),
+            may_vote_from,
+        );
+        let member = Member {
+            id: identity.id,
+            permits: Semaphore::new(config.proposals_in_flight_max),
+            config,
+            raft,
+            log,
+            board,
+            inbox,
+            lost_tail,
+            barriers,
+            checkpoints,
+            leadership,
+            suspension: Suspension::default(),
+            stop,
+            tasks,
+        };
+        Ok(Self {
+            member: Arc::new(member),
+        })
     }
 
     /// The id of this data directory.
     pub fn id(&self) -> NodeId {
-        self.id
+        self.member.id
     }
 
     /// Whether the log has members, that is, was bootstrapped here or joined.
     pub async fn initialized(&self) -> bool {
-        false
+        self.member.raft.is_initialized().await.unwrap_or(false)
     }
 
     /// Gives an empty log its first members, of which this server must be one. All of them may be told the same.
     pub async fn bootstrap(&self, voters: Vec<Peer>) -> Result<(), MembershipError> {
-        drop(voters);
-        Err(MembershipError::Stopped)
+        let raft = &self.member.raft;
+        let is_alone = voters.len() == 1;
+        let nodes: BTreeMap<NodeId, Address> = voters
+            .into_iter()
+            .map(|peer| (peer.id, to_address(peer)))
+            .collect();
+        match raft.initialize(nodes).await {
+            Ok(()) => {}
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                return Err(MembershipError::AlreadyBootstrapped);
+            }
+            Err(RaftError::APIError(error @ InitializeError::NotInMembers(_))) => {
+                return Err(MembershipError::Refused(error.to_string()));
+            }
+            Err(RaftError::Fatal(_)) => return Err(MembershipError::Stopped),
+        }
+        if is_alone {
+            self.member
+                .lost_tail
+                .forgive()
+                .await
+                .map_err(|_| MembershipError::Stopped)?;
+            let _ = raft.trigger().elect(false).await;
+        }
+        Ok(())
     }
 
     /// Writes a command; returns when it is committed and applied here.
     ///
     /// Dropping the future doesn't take the command back.
     pub async fn propose(&self, command: Bytes) -> Result<Proposed, ProposeError> {
-        drop(command);
-        Err(ProposeError::Stopped)
+        let member = &*self.member;
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(ProposeError::TooLarge {
+                bytes: command.len(),
+                max: COMMAND_BYTES_MAX,
+            });
+        }
+        let permit = member.permits.acquire().await;
+        if permit.is_err() || *member.stop.borrow() {
+            return Err(ProposeError::Stopped);
+        }
+        let mut retries = LEASE_RETRIES_MAX;
+        loop {
+            let error = match member.raft.client_write(Command(command.clone())).await {
+                Ok(written) => {
+                    return Ok(Proposed {
+                        index: written.log_id.index,
+                        term: written.log_id.leader_id.term,
+                        reply: written.data.0,
+                    });
+                }
+                Err(error) => error,
+            };
+            match error {
+                RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                    // A leader that hasn't heard from a majority for a while refuses before it writes anything; the
+                    // next heartbeats decide whether it still leads.
+                    if forward.reason == ForwardReason::LeaseExpired && retries > 0 {
+                        retries -= 1;
+                        tokio::time::sleep(member.config.heartbeat_interval).await;
+                        continue;
+                    }
+                    return Err(ProposeError::NotLeader {
+                        leader: forwarded(forward),
+                    });
+                }
+                RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+                    return Err(ProposeError::OutcomeUnknown);
+                }
+                RaftError::APIError(
+                    ClientWriteError::ChangeMembershipError(_)
+                    | ClientWriteError::PreconditionFailed(_),
+                ) => return Err(ProposeError::NotLeader { leader: None }),
+                // It may have been written before the stop.
+                RaftError::Fatal(_) => return Err(ProposeError::OutcomeUnknown),
+            }
+        }
     }
 
     /// Returns when this server has proved that it led after the call began, and has applied all that was committed
     /// then: a read that follows sees every write that was acknowledged before. All that wait share one round.
     pub async fn read_barrier(&self) -> Result<(), BarrierError> {
-        Err(BarrierError::Stopped)
+        let (waiter, passed) = oneshot::channel();
+        self.member
+            .barriers
+            .send(waiter)
+            .await
+            .map_err(|_| BarrierError::Stopped)?;
+        passed.await.unwrap_or(Err(BarrierError::Stopped))
     }
 
     /// Whether a majority confirmed this leader so lately that no other can have been elected, if clocks drift by less
     /// than 1 %. Costs nothing.
     pub fn has_lease(&self) -> bool {
-        false
+        let member = &*self.member;
+        let leadership = member.leadership.borrow();
+        if !leadership.is_leader {
+            return false;
+        }
+        drop(leadership);
+        let metrics = member.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader || metrics.running_state.is_err() {
+            return false;
+        }
+        if is_only(metrics.membership_config.membership(), member.id) {
+            return true;
+        }
+        let Some(acked) = metrics.last_quorum_acked else {
+            return false;
+        };
+        // Both clocks may be off by 1 %, in opposite directions.
+        let lease = member.config.election_timeout_min.mul_f64(0.98);
+        acked.elapsed() < lease && member.suspension.awake_for() > acked.elapsed()
     }
 
     /// Who leads, now and at each change.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.clone()
+        self.member.leadership.clone()
     }
 
     /// Figures.
     pub fn status(&self) -> Status {
-        Status::default()
+        let member = &*self.member;
+        let metrics = member.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let peers = |ids: BTreeSet<NodeId>| -> Vec<Peer> {
+            let nodes = membership.nodes().filter(|(id, _)| ids.contains(id));
+            nodes.map(|(id, node)| to_peer(*id, node)).collect()
+        };
+        let (_, last) = member.log.ends();
+        let last = last.unwrap_or_default();
+        let checkpoint = member.board.checkpoint().unwrap_or_default();
+        let counts = member.log.counts();
+        Status {
+            state: match (&metrics.running_state, metrics.state) {
+                (Err(_), _) | (Ok(()), ServerState::Shutdown) => State::Stopped,
+                (Ok(()), ServerState::Learner) => State::Learner,
+                (Ok(()), ServerState::Follower) => State::Follower,
+                (Ok(()), ServerState::Candidate) => State::Candidate,
+                (Ok(()), ServerState::Leader) => State::Leader,
+            },
+            term: metrics.current_term,
+            last_log_index: last.index,
+            last_log_term: last.term,
+            commit_index: metrics.cluster_committed.map_or(0, |id| id.index),
+            applied_index: member.board.applied().map_or(0, |id| id.index),
+            last_checkpoint_index: checkpoint.index,
+            last_checkpoint_term: checkpoint.term,
+            leader: member.leadership.borrow().leader.clone(),
+            voters: peers(membership.voter_ids().collect()),
+            learners: peers(membership.learner_ids().collect()),
+            last_contact: match metrics.state {
+                ServerState::Leader => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
+                ServerState::Learner
+                | ServerState::Follower
+                | ServerState::Candidate
+                | ServerState::Shutdown => None,
+            },
+            tail_lost: member.lost_tail.is_waiting(),
+            syncs: counts.syncs,
+            entries_written: counts.entries,
+            failure: match &metrics.running_state {
+                Ok(()) | Err(Fatal::Stopped) => None,
+                Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) => Some(fatal.to_string()),
+            },
+        }
     }
 
     /// Adds a member without a vote and returns when it has caught up.
     pub async fn add_learner(&self, peer: Peer) -> Result<(), MembershipError> {
-        drop(peer);
-        Err(MembershipError::Stopped)
+        let id = peer.id;
+        let added = self
+            .member
+            .raft
+            .add_learner(id, to_address(peer), true)
+            .await;
+        added.map(drop).map_err(membership_error)
     }
 
     /// Makes exactly these members voters; those that were and aren't named leave.
     pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), MembershipError> {
-        drop(voters);
-        Err(MembershipError::Stopped)
+        let changed = self
+            .member
+            .raft
+            .change_membership(ChangeMembers::ReplaceAllVoters(voters), false)
+            .await;
+        changed.map(drop).map_err(membership_error)
     }
 
     /// Removes a member.
     pub async fn remove(&self, id: NodeId) -> Result<(), MembershipError> {
-        let _ = id;
-        Err(MembershipError::Stopped)
+        let is_voter = self.member.raft.voter_ids().any(|voter| voter == id);
+        let change = if is_voter {
+            ChangeMembers::RemoveVoters(BTreeSet::from([id]))
+        } else {
+            ChangeMembers::RemoveNodes(BTreeSet::from([id]))
+        };
+        let removed = self.member.raft.change_membership(change, false).await;
+        removed.map(drop).map_err(membership_error)
+    }
+
+    /// Asks a voter to take over; it does when it has everything. Returns before that.
+    pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), MembershipError> {
+        self.member
+            .raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|_| MembershipError::Stopped)
     }
 
     /// Answers a message that a peer's [`Transport`] carried here. Whatever the bytes are, it doesn't panic.
     pub async fn handle(&self, message: Bytes) -> Bytes {
-        message
+        self.member.inbox.handle(message).await
     }
 
     /// Makes a checkpoint now and returns when it is on disk, or at once if the machine says *not now*.
-    pub async fn checkpoint(&self) -> std::io::Result<()> {
-        Ok(())
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        let stopped = || io::Error::other("the log has stopped");
+        let (request, made) = oneshot::channel();
+        self.member
+            .checkpoints
+            .send(request)
+            .await
+            .map_err(|_| stopped())?;
+        made.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     /// Stops taking part; returns when everything is on disk and nothing runs any more.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        let member = &*self.member;
+        member.stop.send_replace(true);
+        member.permits.close();
+        if member.raft.shutdown().await.is_err() {
+            tracing::error!("the log ended in a panic");
+        }
+        member.log.close();
+        member.tasks.join().await;
+    }
+}
+
+/// How often a proposal is tried again while the leader waits to hear from a majority; then another server has been
+/// elected or there is no majority.
+const LEASE_RETRIES_MAX: usize = 16;
+
+fn to_address(peer: Peer) -> Address {
+    Address {
+        address: peer.address,
+        name: peer.name,
+    }
+}
+
+fn forwarded(forward: ForwardToLeader<Types>) -> Option<Peer> {
+    forward
+        .leader_id
+        .zip(forward.leader_node)
+        .map(|(id, node)| to_peer(id, &node))
+}
+
+fn membership_error(error: RaftError<Types, ClientWriteError<Types>>) -> MembershipError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            MembershipError::NotLeader {
+                leader: forwarded(forward),
+            }
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+            MembershipError::OutcomeUnknown
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => match error {
+            error @ (ChangeMembershipError::InProgress(_)
+            | ChangeMembershipError::EmptyMembership(_)
+            | ChangeMembershipError::LearnerNotFound(_)) => {
+                MembershipError::Refused(error.to_string())
+            }
+            error => MembershipError::Refused(error.to_string()),
+        },
+        RaftError::APIError(error @ ClientWriteError::PreconditionFailed(_)) => {
+            MembershipError::Refused(error.to_string())
+        }
+        RaftError::Fatal(_) => MembershipError::OutcomeUnknown,
+    }
+}
+
+pub(crate) fn barrier_error(error: RaftError<Types, LinearizableReadError<Types>>) -> BarrierError {
+    match error {
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+            BarrierError::NotLeader {
+                leader: forwarded(forward),
+            }
+        }
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => BarrierError::NoQuorum,
+        RaftError::Fatal(_) => BarrierError::Stopped,
+    }
+}
+
+fn is_only(membership: &Membership, id: NodeId) -> bool {
+    membership.voter_ids().eq([id])
+}
+
+fn is_sole_voter(raft: &Raft, id: NodeId) -> bool {
+    raft.voter_ids().eq([id])
+}
+
+/// Reads the log. If its end was lost, that is written down before the end is cut off for good: were it the other way
+/// round, a crash in between would make everybody forget it.
+async fn recover_log(disk: &Arc<dyn Disk>, sizes: Sizes) -> Result<recover::Recovered, StartError> {
+    let read = recover::recover(&**disk, sizes);
+    let mut recovered = read.map_err(|error| match error {
+        recover::RecoverError::Damaged(spot) => StartError::Damaged {
+            place: disk.place(),
+            file: spot.file,
+            offset: spot.offset,
+            reason: spot.reason,
+        },
+        recover::RecoverError::Io(error) => StartError::Io(error),
+    })?;
+    if let Some(spot) = &recovered.lost_tail {
+        tracing::error!(
+            place = disk.place(),
+            file = spot.file,
+            offset = spot.offset,
+            reason = spot.reason,
+            "the end of the log is damaged and is cut off"
+        );
+        LostTail::mark(&**disk, spot).await?;
+        recover::seal(&**disk, sizes, &mut recovered)?;
+    }
+    Ok(recovered)
+}
+
+/// Makes sure that the log goes on where the checkpoint ends.
+async fn join_log_and_checkpoint(
+    disk: &Arc<dyn Disk>,
+    log: &Log,
+    machine: &Machine,
+) -> Result<(), StartError> {
+    let (dropped, last) = log.ends();
+    let Some(checkpoint) = machine.applied() else {
+        return match dropped {
+            None => Ok(()),
+            Some(dropped) => Err(entries_missing(disk, 0, dropped.index)),
+        };
+    };
+    if let Some(dropped) = dropped
+        && dropped.index > checkpoint.index
+    {
+        return Err(entries_missing(disk, checkpoint.index + 1, dropped.index));
+    }
+    let continues = match log.id_at(checkpoint.index)? {
+        Some(id) => id == checkpoint,
+        None => false,
+    };
+    if continues {
+        return Ok(());
+    }
+    // A checkpoint that a leader sent stands in for the whole log before it. What else is here was never committed, or
+    // is part of the checkpoint.
+    if last.is_some_and(|last| last.index >= checkpoint.index) {
+        let (done, cut) = oneshot::channel();
+        log.cut_behind(dropped, Box::new(move |outcome| drop(done.send(outcome))));
+        cut.await
+            .unwrap_or_else(|_| Err(io::Error::other("the log is closed")))?;
+    }
+    let (done, moved) = oneshot::channel();
+    log.drop_through(
+        checkpoint,
+        Box::new(move |outcome| drop(done.send(outcome))),
+    );
+    moved
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("the log is closed")))?;
+    Ok(())
+}
+
+fn entries_missing(disk: &Arc<dyn Disk>, first: u64, last: u64) -> StartError {
+    StartError::Damaged {
+        place: disk.place(),
+        file: String::from("log"),
+        offset: 0,
+        reason: format!("entries {first} to {last} are in neither a good checkpoint nor the log"),
+    }
+}
+
+fn load_error(disk: &dyn Disk, error: LoadError) -> StartError {
+    match error {
+        LoadError::Damaged { file, reason } => StartError::Damaged {
+            place: disk.place(),
+            file,
+            offset: 0,
+            reason,
+        },
+        LoadError::Machine(error) => StartError::Machine(error.reason),
+        LoadError::Io(error) => StartError::Io(error),
+    }
+}
+
+fn start_error(disk: &dyn Disk, fatal: &Fatal<Types>) -> StartError {
+    StartError::Foreign {
+        place: disk.place(),
+        reason: fatal.to_string(),
+    }
+}
+
+fn raft_config(config: &Config, may_elect: bool) -> Result<openraft::Config, StartError> {
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let raft = openraft::Config {
+        cluster_name: config.cluster.clone(),
+        heartbeat_interval: milliseconds(config.heartbeat_interval),
+        election_timeout_min: milliseconds(config.election_timeout_min),
+        election_timeout_max: milliseconds(config.election_timeout_max),
+        install_snapshot_timeout: milliseconds(crate::raft::network::INSTALL_TIMEOUT),
+        max_payload_entries: PAYLOAD_ENTRIES_MAX,
+        // Checkpoints are made when the machine allows it, and the log is dropped behind the older of two.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 1,
+        enable_elect: may_elect,
+        enable_pre_vote: Some(true),
+        allow_log_reversion: Some(false),
+        backoff: String::from("50ms 100ms ...1s"),
+        ..openraft::Config::default()
+    };
+    raft.validate().map_err(|_| {
+        StartError::Config(ConfigError {
+            setting: "election_timeout_min",
+            bounds: "consistent",
+        })
+    })
+}
+
+/// Follows the library's idea of who leads.
+fn watch_leadership(
+    raft: &Raft,
+    tasks: &Tasks,
+    mut stopped: watch::Receiver<bool>,
+) -> watch::Receiver<Leadership> {
+    let (tell, leadership) = watch::channel(Leadership::default());
+    let mut metrics = raft.server_metrics();
+    tasks.spawn(async move {
+        loop {
+            let now = {
+                let metrics = metrics.borrow_and_update();
+                let membership = metrics.membership_config.membership();
+                let leader = metrics.current_leader.and_then(|id| {
+                    let node = membership.get_node(&id)?;
+                    Some(to_peer(id, node))
+                });
+                Leadership {
+                    is_leader: metrics.state == ServerState::Leader,
+                    leader,
+                    term: metrics.vote.leader_id.term,
+                }
+            };
+            tell.send_if_modified(|before| {
+                let is_new = *before != now;
+                *before = now;
+                is_new
+            });
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => break,
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        tell.send_modify(|leadership| {
+            leadership.is_leader = false;
+            leadership.leader = None;
+        });
+    });
+    leadership
 }

@@ -8,19 +8,32 @@
 //! messages, [`Disk`] its bytes.
 //!
 //! Where to start reading: [`Consensus`] is the handle; `log/` is the segment log (its format is in `docs/log.md`);
-//! `checkpoint.rs` the files that let the log be dropped; `raft/` is the only place that names the Raft library;
-//! [`sim`] is a disk and a network that fail from a seed.
+//! `checkpoint.rs` the files that let the log be dropped; `raft/` is the only place that names the Raft library's types
+//! for storage and network; [`sim`] is a disk and a network that fail from a seed.
 //!
-//! To add a disk, implement [`Disk`] beside `disk/real.rs` and run `disk::suite` on it.
+//! To add a disk, implement [`Disk`] beside `disk/real.rs` and run the suite in `tests/it/disk.rs` on it.
 
 mod config;
+mod consensus;
 mod machine;
 mod peer;
 mod transport;
 
 pub mod disk;
 
-mod consensus;
+mod barrier;
+mod checkpoint;
+mod checkpointer;
+mod durable;
+mod identity;
+mod inbox;
+mod log;
+mod lost_tail;
+mod raft;
+mod suspension;
+mod tasks;
+
+pub mod sim;
 
 pub use config::{Config, ConfigError};
 pub use consensus::{

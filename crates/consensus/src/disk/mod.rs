@@ -2,15 +2,13 @@
 //!
 //! [`RealDisk`] keeps them in the file system, [`MemoryDisk`] in memory (for `-dev`),
 //! [`SimDisk`](crate::sim::SimDisk) in memory with faults from a seed.
-//! All calls block, so they are made from work that was handed to [`Disk::run`].
+//! All calls block, so where [`Disk::workers`] says so they are made from threads of their own, but for short ones.
 
 mod memory;
 mod real;
 
 use std::fmt;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +71,11 @@ pub trait File: fmt::Debug + Send + Sync {
     /// Cuts the file or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Writes zeros up to `len`, so that later writes there need no new blocks, where that makes a difference.
+    fn write_zeros(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
     /// Makes what was written, and the length, durable. After a failure nothing is known about what was written since
     /// the last success; it must never be tried again.
     fn sync_data(&self) -> io::Result<()>;
@@ -86,6 +89,3 @@ pub enum Workers {
     /// Each as a task of the runtime: the calls return at once, and threads would escape the simulation.
     Tasks,
 }
-
-/// Blocking work, in the form of a future that never waits for anything but [`Disk::sync_delay`].
-pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;

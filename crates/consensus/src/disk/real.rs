@@ -14,6 +14,9 @@ use super::{Disk, File, Workers};
 /// files of one name.
 const LOCK_FILE: &str = "lock";
 
+/// Zeros written at a time.
+const ZEROS: usize = 256 << 10;
+
 /// A directory of the file system.
 #[derive(Debug)]
 pub struct RealDisk {
@@ -139,6 +142,17 @@ impl File for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn write_zeros(&self, len: u64) -> io::Result<()> {
+        let zeros = vec![0; ZEROS];
+        let mut offset = 0;
+        while offset < len {
+            let piece = usize::try_from(len - offset).map_or(ZEROS, |left| left.min(ZEROS));
+            self.0.write_all_at(&zeros[..piece], offset)?;
+            offset += piece as u64;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

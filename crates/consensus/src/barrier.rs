@@ -1,0 +1,62 @@
+//! Read barriers: one round for all that wait.
+
+use openraft::ReadPolicy;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::consensus::{BarrierError, barrier_error};
+use crate::raft::Raft;
+use crate::tasks::Tasks;
+
+/// Somebody who waits for a barrier.
+pub(crate) type Waiter = oneshot::Sender<Result<(), BarrierError>>;
+
+/// Those who share one round, at most; the others share the next.
+const SHARERS_MAX: usize = 65_536;
+
+/// Starts the task that runs one round after the other, as long as somebody waits.
+///
+/// Who comes while a round is under way waits for the next one: the one under way may have asked the majority before
+/// the question came.
+pub(crate) fn spawn(
+    raft: &Raft,
+    config: &Config,
+    tasks: &Tasks,
+    mut stopped: watch::Receiver<bool>,
+    waiting_max: usize,
+) -> mpsc::Sender<Waiter> {
+    let (ask, mut asked) = mpsc::channel::<Waiter>(waiting_max);
+    let raft = raft.clone();
+    // By then either another leader has been elected or there is no majority.
+    let timeout = config.election_timeout_max;
+    tasks.spawn(async move {
+        let mut waiters = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => break,
+                count = asked.recv_many(&mut waiters, SHARERS_MAX) => {
+                    if count == 0 {
+                        break;
+                    }
+                }
+            }
+            let round =
+                tokio::time::timeout(timeout, raft.ensure_linearizable(ReadPolicy::ReadIndex));
+            let outcome = tokio::select! {
+                biased;
+                _ = stopped.changed() => Err(BarrierError::Stopped),
+                passed = round => match passed {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(error)) => Err(barrier_error(error)),
+                    Err(_) => Err(BarrierError::NoQuorum),
+                },
+            };
+            for waiter in waiters.drain(..) {
+                // It may have given up.
+                let _ = waiter.send(outcome.clone());
+            }
+        }
+    });
+    ask
+}

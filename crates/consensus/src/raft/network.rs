@@ -1,0 +1,277 @@
+//! The caller's transport as the Raft library wants it.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+
+use super::codec::{Chunk, Envelope, Malformed, Request, Response};
+use super::machine::CheckpointFile;
+use super::{Address, Types, Vote, from_log_id};
+use crate::peer::{NodeId, Peer};
+use crate::transport::{Transport, TransportError};
+
+/// Bytes of a checkpoint in one message.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// How long the last chunk may take, in which the other side checks and installs all of it.
+pub(crate) const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long any other chunk may take.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a peer may ask for another offset before the transfer starts anew.
+const RESUMES_MAX: usize = 16;
+
+/// Makes connections to peers.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) transport: Arc<dyn Transport>,
+    /// How long a message about entries may take.
+    pub(crate) timeout: Duration,
+}
+
+/// The way to one peer.
+pub(crate) struct Connection {
+    network: Network,
+    peer: Peer,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: NodeId, node: &Address) -> Connection {
+        Connection {
+            network: self.clone(),
+            peer: to_peer(target, node),
+        }
+    }
+}
+
+pub(crate) fn to_peer(id: NodeId, node: &Address) -> Peer {
+    Peer {
+        id,
+        address: node.address.clone(),
+        name: node.name.clone(),
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("malformed answer: {0}")]
+    Malformed(&'static str),
+}
+
+impl Network {
+    /// Sends a message and waits for its answer.
+    pub(crate) async fn call(
+        &self,
+        peer: &Peer,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, CallError> {
+        let message = Envelope {
+            to: peer.id,
+            request,
+        }
+        .encode();
+        let call = self.transport.call(peer.clone(), message);
+        let answer = tokio::time::timeout(timeout, call)
+            .await
+            .map_err(|_| CallError::Timeout(timeout))??;
+        match Response::decode(&answer) {
+            Ok(Response::Refused(reason)) => Err(CallError::Refused(reason)),
+            Ok(response) => Ok(response),
+            Err(Malformed(reason)) => Err(CallError::Malformed(reason)),
+        }
+    }
+}
+
+impl From<CallError> for RPCError<Types> {
+    fn from(error: CallError) -> Self {
+        match error {
+            // The library waits a little before it tries again.
+            CallError::Transport(TransportError::Unreachable(_)) | CallError::Refused(_) => {
+                Self::Unreachable(Unreachable::from_string(error))
+            }
+            CallError::Transport(TransportError::Broken(_))
+            | CallError::Timeout(_)
+            | CallError::Malformed(_) => Self::Network(NetworkError::from_string(error)),
+        }
+    }
+}
+
+fn unexpected() -> RPCError<Types> {
+    CallError::Malformed("it answers another question").into()
+}
+
+impl RaftNetworkV2<Types> for Connection {
+    type SnapshotData = CheckpointFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let timeout = self.network.timeout;
+        match self
+            .network
+            .call(&self.peer, Request::Append(rpc), timeout)
+            .await?
+        {
+            Response::Append(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self
+            .network
+            .call(&self.peer, Request::Vote(rpc), option.hard_ttl())
+            .await?
+        {
+            Response::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self
+            .network
+            .call(&self.peer, Request::PreVote(rpc), option.hard_ttl())
+            .await?
+        {
+            Response::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<super::CommittedLeader, NodeId, Address, CheckpointFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let last = snapshot
+            .meta
+            .last_log_id
+            .map(from_log_id)
+            .unwrap_or_default();
+        let send = self.send_checkpoint(vote, last, snapshot.snapshot);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = send => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self
+            .network
+            .call(&self.peer, Request::Transfer(req), option.hard_ttl())
+            .await?
+        {
+            Response::Transfer { accepted: true } => Ok(Ok(())),
+            Response::Transfer { accepted: false } => {
+                Err(CallError::Refused(String::from("the peer does not take over")).into())
+            }
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+impl Connection {
+    async fn send_checkpoint(
+        &self,
+        vote: Vote,
+        last: crate::log::EntryId,
+        checkpoint: CheckpointFile,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let broken = |error: io::Error| {
+            StreamingError::from(RPCError::from(CallError::Refused(format!(
+                "own checkpoint: {error}"
+            ))))
+        };
+        let length = checkpoint.file.len().map_err(broken)?;
+        let mut offset = 0;
+        let mut resumes = 0;
+        loop {
+            let left = length.saturating_sub(offset);
+            let size = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+            let mut bytes = vec![0; size];
+            checkpoint
+                .file
+                .read_at(offset, &mut bytes)
+                .map_err(broken)?;
+            let next = offset + size as u64;
+            let is_last = next == length;
+            let chunk = Chunk {
+                vote,
+                last,
+                offset,
+                is_last,
+                bytes: Bytes::from(bytes),
+            };
+            let timeout = if is_last {
+                INSTALL_TIMEOUT
+            } else {
+                CHUNK_TIMEOUT
+            };
+            let answer = self
+                .network
+                .call(&self.peer, Request::Snapshot(chunk), timeout)
+                .await;
+            match answer.map_err(RPCError::from)? {
+                Response::SnapshotDone { vote } => return Ok(SnapshotResponse::new(vote)),
+                Response::SnapshotNext { offset: wanted } if wanted == next && !is_last => {
+                    offset = next
+                }
+                Response::SnapshotNext { offset: wanted }
+                    if wanted < length && resumes < RESUMES_MAX =>
+                {
+                    resumes += 1;
+                    offset = wanted;
+                }
+                _ => return Err(unexpected().into()),
+            }
+        }
+    }
+}

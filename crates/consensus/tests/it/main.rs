@@ -1,0 +1,5 @@
+//! The log from outside.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod single;

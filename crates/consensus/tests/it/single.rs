@@ -1,0 +1,301 @@
+//! One server, a real disk, real time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::sim::{ListMachine, NoTransport};
+use consensus::{
+    Config, Consensus, Disk, MemoryDisk, Peer, ProposeError, RealDisk, StartError, State,
+};
+
+fn config() -> Config {
+    Config {
+        id: 7,
+        name: String::from("alone"),
+        seed: 1,
+        ..Config::default()
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+async fn start(disk: Arc<dyn Disk>, config: Config) -> (Consensus, ListMachine) {
+    let machine = ListMachine::new();
+    let consensus = Consensus::start(
+        config,
+        disk,
+        Box::new(machine.clone()),
+        Arc::new(NoTransport),
+    )
+    .await
+    .unwrap();
+    (consensus, machine)
+}
+
+fn me(consensus: &Consensus) -> Peer {
+    Peer {
+        id: consensus.id(),
+        address: String::from("127.0.0.1:8300"),
+        name: String::from("alone"),
+    }
+}
+
+async fn lead(consensus: &Consensus) {
+    let mut leadership = consensus.leadership();
+    leadership
+        .wait_for(|leadership| leadership.is_leader)
+        .await
+        .unwrap();
+}
+
+fn command(number: u64) -> Bytes {
+    Bytes::from(format!("command {number}"))
+}
+
+#[test]
+fn a_single_server_keeps_what_it_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..4_u64 {
+        runtime().block_on(async {
+            let disk = Arc::new(RealDisk::open(directory.path()).unwrap());
+            let (consensus, machine) = start(disk, config()).await;
+            assert_eq!(consensus.initialized().await, round > 0);
+            if round == 0 {
+                consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+            }
+            lead(&consensus).await;
+            for number in 0..10 {
+                let proposed = consensus
+                    .propose(command(round * 10 + number))
+                    .await
+                    .unwrap();
+                let count = *proposed.reply.downcast::<u64>().unwrap();
+                assert_eq!(count, round * 10 + number + 1);
+            }
+            consensus.read_barrier().await.unwrap();
+            assert!(consensus.has_lease());
+            let commands: Vec<Bytes> = machine
+                .commands()
+                .iter()
+                .map(|(_, command)| command.clone())
+                .collect();
+            let expected: Vec<Bytes> = (0..(round + 1) * 10).map(command).collect();
+            assert_eq!(commands, expected);
+            let status = consensus.status();
+            assert_eq!(status.state, State::Leader);
+            assert_eq!(status.applied_index, status.last_log_index);
+            assert_eq!(status.voters, vec![me(&consensus)]);
+            consensus.shutdown().await;
+            assert!(matches!(
+                consensus.propose(command(0)).await,
+                Err(ProposeError::Stopped)
+            ));
+        });
+    }
+}
+
+#[test]
+fn the_first_write_is_accepted_within_a_tenth_of_a_second() {
+    let directory = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let begun = tokio::time::Instant::now();
+        let disk = Arc::new(RealDisk::open(directory.path()).unwrap());
+        let (consensus, _) = start(disk, config()).await;
+        consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+        lead(&consensus).await;
+        consensus.propose(command(1)).await.unwrap();
+        let taken = begun.elapsed();
+        println!("start to first write: {taken:?}");
+        // The promise is 100 ms on a quiet machine; this only tells an election timeout from none.
+        assert!(taken < config().election_timeout_min, "{taken:?}");
+        consensus.shutdown().await;
+    });
+}
+
+#[test]
+fn entries_share_syncs_when_many_propose() {
+    let directory = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let disk = Arc::new(RealDisk::open(directory.path()).unwrap());
+        let (consensus, machine) = start(disk, config()).await;
+        consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+        lead(&consensus).await;
+        consensus.propose(command(0)).await.unwrap();
+        let before = consensus.status();
+        let mut proposers = tokio::task::JoinSet::new();
+        for proposer in 0..64 {
+            let consensus = consensus.clone();
+            proposers.spawn(async move {
+                for number in 0..50 {
+                    consensus
+                        .propose(command(proposer * 1000 + number))
+                        .await
+                        .unwrap();
+                }
+            });
+        }
+        while let Some(done) = proposers.join_next().await {
+            done.unwrap();
+        }
+        let after = consensus.status();
+        let entries = after.entries_written - before.entries_written;
+        let syncs = after.syncs - before.syncs;
+        assert_eq!(entries, 64 * 50);
+        println!(
+            "{entries} entries in {syncs} syncs, {} batches applied",
+            machine.batches()
+        );
+        assert!(entries >= 2 * syncs, "{entries} entries in {syncs} syncs");
+        consensus.shutdown().await;
+    });
+}
+
+#[test]
+fn a_data_directory_is_used_by_one_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let disk = Arc::new(RealDisk::open(directory.path()).unwrap());
+        let (consensus, _) = start(disk, config()).await;
+        let other = Arc::new(RealDisk::open(directory.path()).unwrap());
+        let refused = Consensus::start(
+            config(),
+            other,
+            Box::new(ListMachine::new()),
+            Arc::new(NoTransport),
+        )
+        .await;
+        assert!(matches!(refused, Err(StartError::InUse(_))), "{refused:?}");
+        consensus.shutdown().await;
+    });
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_refused() {
+    let disk = Arc::new(MemoryDisk::new());
+    runtime().block_on(async {
+        let (consensus, _) = start(disk.clone(), config()).await;
+        consensus.shutdown().await;
+        let other = Config {
+            cluster: String::from("other"),
+            id: 8,
+            ..config()
+        };
+        let refused = Consensus::start(
+            other,
+            disk.clone(),
+            Box::new(ListMachine::new()),
+            Arc::new(NoTransport),
+        )
+        .await;
+        assert!(
+            matches!(refused, Err(StartError::Foreign { .. })),
+            "{refused:?}"
+        );
+        // The directory keeps the id it was made with.
+        let (consensus, _) = start(disk, Config { id: 9, ..config() }).await;
+        assert_eq!(consensus.id(), 7);
+        consensus.shutdown().await;
+    });
+}
+
+#[test]
+fn checkpoints_let_the_log_be_dropped_and_are_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || Config {
+        checkpoint_entries: 64,
+        trailing_entries: 16,
+        first_segment_bytes: 8 << 10,
+        segment_bytes: 8 << 10,
+        ..config()
+    };
+    let mut all = Vec::new();
+    for round in 0..3_u64 {
+        runtime().block_on(async {
+            let disk = Arc::new(RealDisk::open(directory.path()).unwrap());
+            let (consensus, machine) = start(disk, config()).await;
+            if round == 0 {
+                consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+            }
+            lead(&consensus).await;
+            for number in 0..500 {
+                let command = command(round * 1000 + number);
+                consensus.propose(command.clone()).await.unwrap();
+                all.push(command);
+            }
+            consensus.checkpoint().await.unwrap();
+            let status = consensus.status();
+            assert_eq!(status.last_checkpoint_index, status.applied_index);
+            let commands: Vec<Bytes> = machine
+                .commands()
+                .iter()
+                .map(|(_, command)| command.clone())
+                .collect();
+            assert!(commands == all);
+            consensus.shutdown().await;
+        });
+        let names = files(directory.path());
+        let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
+        assert_eq!(count("checkpoint-"), 2, "{names:?}");
+        assert!(count("log-") <= 6, "{names:?}");
+    }
+}
+
+fn files(path: &std::path::Path) -> Vec<String> {
+    let names = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_machine_that_says_not_now_postpones_the_checkpoint() {
+    runtime().block_on(async {
+        let disk = Arc::new(MemoryDisk::new());
+        let (consensus, machine) = start(
+            disk.clone(),
+            Config {
+                checkpoint_entries: 16,
+                ..config()
+            },
+        )
+        .await;
+        consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+        lead(&consensus).await;
+        machine.refuse_to_freeze(true);
+        for number in 0..100 {
+            consensus.propose(command(number)).await.unwrap();
+        }
+        consensus.checkpoint().await.unwrap();
+        assert_eq!(consensus.status().last_checkpoint_index, 0);
+        machine.refuse_to_freeze(false);
+        for number in 0..100 {
+            consensus.propose(command(number)).await.unwrap();
+        }
+        consensus.checkpoint().await.unwrap();
+        assert!(consensus.status().last_checkpoint_index > 100);
+        consensus.shutdown().await;
+    });
+}
+
+#[test]
+fn a_write_in_memory_takes_little_time() {
+    runtime().block_on(async {
+        let (consensus, _) = start(Arc::new(MemoryDisk::new()), config()).await;
+        consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+        lead(&consensus).await;
+        let wait = Duration::from_secs(30);
+        let all = async {
+            for number in 0..1000 {
+                consensus.propose(command(number)).await.unwrap();
+            }
+        };
+        tokio::time::timeout(wait, all).await.unwrap();
+        consensus.shutdown().await;
+    });
+}
