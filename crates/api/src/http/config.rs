@@ -10,8 +10,7 @@ pub struct Config {
     /// Default 16,384.
     pub connections_max: usize,
     /// Bytes that the request line and the headers of one request may have. Beyond, the request
-    /// is answered `431 Request Header Fields Too Large` and the connection closed; the bytes
-    /// that a client sends ahead while it waits for an answer have the same bound.
+    /// is answered `431 Request Header Fields Too Large` and the connection closed.
     /// Default 64 KiB.
     pub head_bytes_max: usize,
     /// Time from the first byte of a request to the end of its headers; then the connection is

@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::{Body, BodyError, Feeder};
 use super::framing::{Decoder, Framing};
@@ -42,6 +42,10 @@ const DISCARD_BYTES_MAX: u64 = 256 << 10;
 /// How long we go on reading after the last answer on a connection, so that the client has
 /// received it before our closing resets what it still sends.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read ahead while an answer is awaited. Reading is how a hang-up is noticed, so a client
+/// that sends more ahead is found to be gone only when its answer is there.
+const AHEAD_BYTES_MAX: usize = 16 << 10;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -105,6 +109,9 @@ struct Connection<S: Service, T> {
     scanned: usize,
     alarm: Alarm,
 }
+
+/// The client hung up.
+struct Gone;
 
 /// A request that is to be answered.
 struct Exchange {
@@ -288,20 +295,23 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
         if self.closing.has_begun() {
             return Poll::Ready(None);
         }
-        // Reading is how a hang-up is noticed. A client that sends this much ahead is read
-        // again, and missed if it is gone, when its answer is there.
-        while self.input.len() < self.engine.config.head_bytes_max {
-            let here = ready!(scratch::with_read(|buffer| {
-                poll_read(&mut self.stream, cx, buffer).map(|received| match received {
-                    Ok(received) => {
-                        self.input.extend_from_slice(received);
-                        !received.is_empty()
-                    }
-                    Err(_) => false,
+        let Gone = ready!(self.poll_ahead(cx));
+        Poll::Ready(None)
+    }
+
+    /// Reads what a client sends ahead of its turn, and is ready when the client is gone.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        while self.input.len() < AHEAD_BYTES_MAX {
+            let received = ready!(scratch::with_read(|buffer| {
+                let room = AHEAD_BYTES_MAX - self.input.len();
+                let room = room.min(buffer.len());
+                poll_read(&mut self.stream, cx, &mut buffer[..room]).map_ok(|received| {
+                    self.input.extend_from_slice(received);
+                    received.len()
                 })
             }));
-            if !here {
-                return Poll::Ready(None);
+            if !received.is_ok_and(|received| received > 0) {
+                return Poll::Ready(Gone);
             }
         }
         Poll::Pending
@@ -526,18 +536,8 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
                     io::Error::other(error)
                 }));
             }
-            while self.input.len() < self.engine.config.head_bytes_max {
-                let received = ready!(scratch::with_read(|buffer| {
-                    poll_read(&mut self.stream, cx, buffer).map_ok(|received| {
-                        self.input.extend_from_slice(received);
-                        received.len()
-                    })
-                }))?;
-                if received == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                }
-            }
-            Poll::Pending
+            let Gone = ready!(self.poll_ahead(cx));
+            Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
         })
         .await
     }
@@ -687,15 +687,17 @@ struct Alarm {
 impl Alarm {
     fn new(after: Duration) -> Self {
         Self {
-            timer: Box::pin(sleep_until(Instant::now() + after)),
+            timer: Box::pin(sleep(after)),
             due: None,
         }
     }
 
     fn set(&mut self, after: Duration) {
-        let due = Instant::now() + after;
-        self.due = Some(due);
-        if due < self.timer.deadline() || self.timer.is_elapsed() {
+        // A time that is too far away to be written down never comes.
+        self.due = Instant::now().checked_add(after);
+        if let Some(due) = self.due
+            && (due < self.timer.deadline() || self.timer.is_elapsed())
+        {
             self.timer.as_mut().reset(due);
         }
     }

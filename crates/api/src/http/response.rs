@@ -39,7 +39,8 @@ pub enum ResponseBody {
     /// All of it.
     Full(Bytes),
     /// Pieces, as they come. If one of them is an error, the connection is cut, so that the
-    /// client sees that something is missing.
+    /// client sees that something is missing (one of HTTP/1.0 cannot: for it the end of the
+    /// connection is the end of the body). The client's hanging up drops the stream.
     Stream(BoxStream<'static, Result<Bytes, StreamError>>),
 }
 
