@@ -1,1 +1,231 @@
-//! What this node knows and does.
+//! What this node knows and does: today who it is, and what it says of itself.
+//!
+//! An [`Agent`] is a cheap handle that the faces hold.
+//! It knows nothing of HTTP or JSON, and never how a server works: what a server has to tell comes through [`Stats`].
+//!
+//! Start with [`Agent`]; a further thing to tell is a field of [`Identity`] or [`Settings`].
+
+mod settings;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use settings::{Ports, Settings};
+pub use stats::{Section, Sections, Stats};
+
+/// This node, as the faces see it.
+#[derive(Clone)]
+pub struct Agent(Arc<Inner>);
+
+struct Inner {
+    identity: Identity,
+    settings: Settings,
+    stats: Box<dyn Stats>,
+}
+
+/// Who this node is; nothing of it changes while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The node's name.
+    pub node: String,
+    /// The datacenter it is in.
+    pub datacenter: String,
+    /// The address that other agents are told.
+    pub address: IpAddr,
+    /// The address that agents of other datacenters are told.
+    pub address_wan: IpAddr,
+    /// What it does in the cluster.
+    pub role: Role,
+    /// The version of the original whose behaviour clients may count on, such as `0.7.1`.
+    pub version: String,
+    /// What follows the version of a build that is no release; else empty.
+    pub prerelease: String,
+    /// Which sources this program was built from; may be empty.
+    pub revision: String,
+    /// Our own build, for people.
+    pub build: String,
+}
+
+/// What a node does in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It keeps the state.
+    Server(Start),
+    /// It asks the servers.
+    Client,
+}
+
+/// How a server finds its first peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It is the first one and elects itself.
+    Bootstrap,
+    /// It waits until this many are there.
+    Expect(u32),
+    /// It is told by others.
+    Join,
+}
+
+/// A participant of gossip, as `members` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Where it gossips.
+    pub address: IpAddr,
+    /// On which port.
+    pub port: u16,
+    /// What it tells of itself.
+    pub tags: BTreeMap<String, String>,
+    /// Whether it is there.
+    pub status: MemberStatus,
+    /// The versions of the gossip protocol that it understands.
+    pub protocol: Versions,
+    /// The versions of what rides on gossip that it understands.
+    pub delegate: Versions,
+}
+
+/// Whether a member is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberStatus {
+    /// It answers.
+    Alive,
+    /// It is saying good-bye.
+    Leaving,
+    /// It has said good-bye.
+    Left,
+    /// It does not answer any more.
+    Failed,
+}
+
+/// The versions of a protocol that a member understands, and the one it speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// The oldest.
+    pub min: u8,
+    /// The newest.
+    pub max: u8,
+    /// The one in use.
+    pub current: u8,
+}
+
+impl Agent {
+    /// A handle on this node.
+    pub fn new(identity: Identity, settings: Settings, stats: impl Stats) -> Self {
+        Self(Arc::new(Inner {
+            identity,
+            settings,
+            stats: Box::new(stats),
+        }))
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// The configuration in effect, without secrets.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.0.identity.node
+    }
+
+    /// The datacenter it is in.
+    pub fn datacenter(&self) -> &str {
+        &self.0.identity.datacenter
+    }
+
+    /// Figures of this moment: the parts' own, and which build this is.
+    pub fn stats(&self) -> Sections {
+        let mut sections = self.0.stats.sections();
+        let identity = self.identity();
+        // The original shows eight digits, as tools that print a table expect.
+        let revision: String = identity.revision.chars().take(8).collect();
+        sections.insert(
+            "build".to_owned(),
+            Section::from([
+                ("prerelease".to_owned(), identity.prerelease.clone()),
+                ("revision".to_owned(), revision),
+                ("version".to_owned(), identity.version.clone()),
+            ]),
+        );
+        sections
+    }
+
+    /// This node as a member, from its configuration.
+    pub fn member(&self) -> Member {
+        let Identity {
+            node,
+            datacenter,
+            address,
+            role,
+            version,
+            prerelease,
+            revision,
+            ..
+        } = self.identity();
+        let settings = self.settings();
+        let revision: String = revision.chars().take(8).collect();
+        let mut tags = BTreeMap::from([
+            ("dc".to_owned(), datacenter.clone()),
+            ("vsn".to_owned(), settings.protocol.to_string()),
+            ("vsn_min".to_owned(), "2".to_owned()),
+            ("vsn_max".to_owned(), "3".to_owned()),
+            (
+                "build".to_owned(),
+                format!("{version}{prerelease}:{revision}"),
+            ),
+        ]);
+        match role {
+            Role::Client => {
+                tags.insert("role".to_owned(), "node".to_owned());
+            }
+            Role::Server(start) => {
+                tags.insert("role".to_owned(), "consul".to_owned());
+                tags.insert("port".to_owned(), settings.ports.server.to_string());
+                match start {
+                    Start::Bootstrap => {
+                        tags.insert("bootstrap".to_owned(), "1".to_owned());
+                    }
+                    Start::Expect(count) => {
+                        tags.insert("expect".to_owned(), count.to_string());
+                    }
+                    Start::Join => {}
+                }
+            }
+        }
+        Member {
+            name: node.clone(),
+            address: *address,
+            port: settings.ports.serf_lan,
+            tags,
+            status: MemberStatus::Alive,
+            protocol: Versions {
+                min: 1,
+                max: 5,
+                current: 2,
+            },
+            delegate: Versions {
+                min: 2,
+                max: 4,
+                current: 4,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Agent").field(&self.0.identity.node).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

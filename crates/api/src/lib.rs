@@ -1,3 +1,56 @@
-//! /v1 as HTTP and JSON.
+//! `/v1` as HTTP and JSON.
+//!
+//! This crate takes requests apart into the questions and commands of `model`, asks the [`Cluster`](rpc::Cluster), and shows what comes back.
+//! It is the only one that knows status codes and how things are spelled in JSON, and it holds no rule of the domain: whether a key may be locked is not known here.
+//!
+//! Start with the table in `routes.rs`; each subject has a file of the name that it has on every other floor.
+//! A new endpoint is a function in such a file and a line in that table.
+//! [`http`] is the engine below: it knows connections and nothing of what is asked.
+
+mod routes;
+
+mod call;
+mod options;
+mod query_string;
+mod error;
+mod config;
+
+mod kv;
+mod txn;
+mod catalog;
+mod health;
+mod session;
+mod acl;
+mod query;
+mod coordinate;
+mod status;
+mod agent;
+mod snapshot;
+
+mod json;
+mod percent;
 
 pub mod http;
+
+use std::sync::Arc;
+
+use ::agent::Agent;
+use rpc::Cluster;
+
+pub use config::Config;
+pub use routes::Api;
+
+/// What answers requests: `/v1` over this cluster, on this agent.
+pub fn service(cluster: Cluster, agent: Agent, config: Config) -> Arc<Api> {
+    Arc::new(Api::new(cluster, agent, config))
+}
+
+/// Reads the bytes as the body of every kind of request, for fuzzing: nothing must panic.
+#[doc(hidden)]
+pub fn decode_bodies(bytes: &[u8]) {
+    catalog::fuzz(bytes);
+    session::fuzz(bytes);
+    acl::fuzz(bytes);
+    query::fuzz(bytes);
+    txn::fuzz(bytes);
+}

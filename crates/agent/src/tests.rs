@@ -1,0 +1,58 @@
+use super::*;
+
+fn agent(role: Role) -> Agent {
+    let identity = Identity {
+        node: "n1".to_owned(),
+        datacenter: "dc1".to_owned(),
+        address: [10, 0, 0, 1].into(),
+        address_wan: [10, 0, 0, 2].into(),
+        role,
+        version: "0.7.1".to_owned(),
+        prerelease: String::new(),
+        revision: "0123456789abcdef".to_owned(),
+        build: "ours".to_owned(),
+    };
+    let stats = || {
+        Sections::from([(
+            "raft".to_owned(),
+            Section::from([("term".to_owned(), "3".to_owned())]),
+        )])
+    };
+    Agent::new(identity, Settings::default(), stats)
+}
+
+#[test]
+fn tags_say_what_it_is() {
+    let tags = |role| {
+        let member = agent(role).member();
+        member
+            .tags
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let common = "build=0.7.1:01234567,dc=dc1,";
+    let versions = "vsn=2,vsn_max=3,vsn_min=2";
+    assert_eq!(tags(Role::Client), format!("{common}role=node,{versions}"));
+    assert_eq!(
+        tags(Role::Server(Start::Bootstrap)),
+        format!("bootstrap=1,{common}port=8300,role=consul,{versions}")
+    );
+    assert_eq!(
+        tags(Role::Server(Start::Expect(3))),
+        format!("{common}expect=3,port=8300,role=consul,{versions}")
+    );
+    assert_eq!(
+        tags(Role::Server(Start::Join)),
+        format!("{common}port=8300,role=consul,{versions}")
+    );
+}
+
+#[test]
+fn stats_name_the_build() {
+    let stats = agent(Role::Client).stats();
+    assert_eq!(stats["raft"]["term"], "3");
+    assert_eq!(stats["build"]["version"], "0.7.1");
+    assert_eq!(stats["build"]["revision"], "01234567");
+}

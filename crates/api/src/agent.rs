@@ -1,0 +1,126 @@
+//! `/v1/agent/`: this node itself. Answered here, never asked of the cluster.
+
+use ::agent::{Agent, Member, MemberStatus, Role, Start};
+
+use crate::call::{Answer, Call, json};
+use crate::http::Response;
+use crate::json::{Encode, object};
+
+/// Configuration, membership and figures of this node.
+pub(crate) fn this(call: Call<'_>) -> Result<Answer, Response> {
+    Ok(json(&This(&call.api.agent), call.pretty()).into())
+}
+
+struct This<'a>(&'a Agent);
+
+impl Encode for This<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        object(out, |o| {
+            o.field("Config", &Settings(self.0))
+                // There are no coordinates without gossip.
+                .field("Coord", &None::<bool>)
+                .field("Member", &self.0.member())
+                .field("Stats", &self.0.stats());
+        });
+    }
+}
+
+/// The configuration by the names that the original's fields have.
+struct Settings<'a>(&'a Agent);
+
+impl Encode for Settings<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (identity, settings) = (self.0.identity(), self.0.settings());
+        let (is_server, bootstrap, expect) = match identity.role {
+            Role::Server(Start::Bootstrap) => (true, true, 0),
+            Role::Server(Start::Expect(count)) => (true, false, count),
+            Role::Server(Start::Join) => (true, false, 0),
+            Role::Client => (false, false, 0),
+        };
+        let address = identity.address.to_string();
+        let address_wan = identity.address_wan.to_string();
+        let nanos = |span: std::time::Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let ports = &settings.ports;
+        object(out, |o| {
+            o.field("DevMode", &settings.dev)
+                .object("Performance", |o| {
+                    o.field("RaftMultiplier", &u64::from(settings.raft_multiplier));
+                })
+                .field("Bootstrap", &bootstrap)
+                .field("BootstrapExpect", &u64::from(expect))
+                .field("Server", &is_server)
+                .field("Datacenter", &identity.datacenter)
+                .field("DataDir", &settings.data_dir)
+                .field("Domain", &settings.domain)
+                .field("LogLevel", &settings.log_level)
+                .field("NodeName", &identity.node)
+                .field("ClientAddr", &settings.client_addr)
+                .field("BindAddr", &settings.bind_addr)
+                .field("AdvertiseAddr", &address)
+                .field("AdvertiseAddrWan", &address_wan)
+                .object("TaggedAddresses", |o| {
+                    o.field("lan", &address).field("wan", &address_wan);
+                })
+                .object("Ports", |o| {
+                    o.field("DNS", &switched(ports.dns))
+                        .field("HTTP", &switched(ports.http))
+                        .field("HTTPS", &switched(ports.https))
+                        .field("SerfLan", &ports.serf_lan)
+                        .field("SerfWan", &ports.serf_wan)
+                        .field("Server", &ports.server);
+                })
+                .field("LeaveOnTerm", &settings.leave_on_terminate)
+                .field("SkipLeaveOnInt", &settings.skip_leave_on_interrupt)
+                .field("Protocol", &settings.protocol)
+                .field("PidFile", &settings.pid_file)
+                .field(
+                    "CheckUpdateInterval",
+                    &nanos(settings.check_update_interval),
+                )
+                .field("ACLDatacenter", &settings.acl_datacenter)
+                .field("ACLTTL", &nanos(settings.acl_ttl))
+                .field("ACLDefaultPolicy", &settings.acl_default_policy)
+                .field("ACLDownPolicy", &settings.acl_down_policy)
+                .field("DisableCoordinates", &settings.disable_coordinates)
+                .field("SessionTTLMin", &nanos(settings.session_ttl_min))
+                .object("HTTPAPIResponseHeaders", |o| {
+                    for (name, value) in &settings.http_api_response_headers {
+                        o.entry(name.as_bytes(), value);
+                    }
+                })
+                .field("Revision", &identity.revision)
+                .field("Version", &identity.version)
+                .field("VersionPrerelease", &identity.prerelease)
+                .field("Build", &identity.build);
+        });
+    }
+}
+
+/// What is switched off has port -1.
+fn switched(port: u16) -> i64 {
+    if port == 0 { -1 } else { i64::from(port) }
+}
+
+impl Encode for Member {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let status: u8 = match self.status {
+            MemberStatus::Alive => 1,
+            MemberStatus::Leaving => 2,
+            MemberStatus::Left => 3,
+            MemberStatus::Failed => 4,
+        };
+        object(out, |o| {
+            o.field("Name", &self.name)
+                .field("Addr", &self.address.to_string())
+                .field("Port", &self.port)
+                .field("Tags", &self.tags)
+                .field("Status", &status)
+                .field("ProtocolMin", &self.protocol.min)
+                .field("ProtocolMax", &self.protocol.max)
+                .field("ProtocolCur", &self.protocol.current)
+                .field("DelegateMin", &self.delegate.min)
+                .field("DelegateMax", &self.delegate.max)
+                .field("DelegateCur", &self.delegate.current);
+        });
+    }
+}

@@ -1,0 +1,46 @@
+//! What can be set.
+
+use std::time::Duration;
+
+use model::Text;
+
+/// How `/v1` looks on this agent. Limits of the connection are the engine's, in [`http::Config`](crate::http::Config).
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The datacenter that decides about tokens; empty (the default) for none: `/v1/acl/` then answers 401.
+    pub acl_datacenter: Text,
+    /// The token of requests that bring none. Default: empty.
+    pub acl_token: Text,
+    /// Headers of every answer under `/v1/`, errors included, in this order. Default: none.
+    ///
+    /// Names are written as they stand here; the original writes them in `Title-Case`.
+    pub response_headers: Vec<(String, String)>,
+    /// Indent JSON also where `?pretty` does not ask for it. Default: no.
+    pub pretty: bool,
+    /// Answer 401 under `/v1/coordinate/`. Default: no.
+    pub disable_coordinates: bool,
+    /// The largest body that is read as JSON. Default: 2 MiB, which holds the largest transaction whose values are within their own limit.
+    pub json_bytes_max: usize,
+    /// How long a blocking query waits if it does not say. Default: 5 minutes.
+    pub wait_default: Duration,
+    /// The longest that a blocking query may wait; longer wishes are cut to it. Default: 10 minutes.
+    pub wait_max: Duration,
+    /// Where the chance begins by which waits are lengthened, so that those who began together do not end together. Any number.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            acl_datacenter: Text::default(),
+            acl_token: Text::default(),
+            response_headers: Vec::new(),
+            pretty: false,
+            disable_coordinates: false,
+            json_bytes_max: 2 * 1024 * 1024,
+            wait_default: Duration::from_secs(5 * 60),
+            wait_max: Duration::from_secs(10 * 60),
+            seed: 0,
+        }
+    }
+}

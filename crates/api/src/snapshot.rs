@@ -1,0 +1,67 @@
+//! `/v1/snapshot`: everything at once, out and in. Streamed: neither way is anything held whole.
+
+use futures::StreamExt;
+use rpc::{ByteSender, RestoreOptions, SaveOptions, StreamError, byte_stream};
+
+use crate::call::{Answer, Call, with_meta};
+use crate::error::{failed, refused};
+use crate::http::{Body, Response, StatusCode};
+
+/// Takes a snapshot and sends it.
+pub(crate) fn save(call: Call<'_>) -> Result<Answer, Response> {
+    let options = SaveOptions {
+        token: call.token(),
+        datacenter: call.datacenter(),
+        stale: call.query.has("stale"),
+    };
+    let cluster = call.api.cluster.clone();
+    Ok(Answer::soon(async move {
+        let save = cluster
+            .save(options)
+            .await
+            .map_err(|error| failed(&error))?;
+        let pieces = futures::stream::unfold(save.archive, |mut archive| async move {
+            archive.next().await.map(|piece| (piece, archive))
+        });
+        let response = Response::new(StatusCode::OK)
+            .with_header("Content-Type", "application/x-gzip")
+            .with_stream(pieces.boxed());
+        Ok(with_meta(response, &save.meta))
+    }))
+}
+
+/// Replaces everything by the snapshot in the body.
+pub(crate) fn restore(call: Call<'_>) -> Result<Answer, Response> {
+    if call.query.has("stale") {
+        return Err(refused("stale not allowed for restore"));
+    }
+    let options = RestoreOptions {
+        token: call.token(),
+        datacenter: call.datacenter(),
+        skip_unknown: call.query.has("skip-unknown"),
+    };
+    let cluster = call.api.cluster.clone();
+    Ok(Answer::soon(async move {
+        let (sender, archive) = byte_stream();
+        let restore = std::pin::pin!(cluster.restore(options, archive));
+        let pump = std::pin::pin!(pump(call.body, sender));
+        // The restore has the last word: it may refuse before it has read all, or go on long after.
+        let outcome = match futures::future::select(restore, pump).await {
+            futures::future::Either::Left((outcome, _)) => outcome,
+            futures::future::Either::Right(((), restore)) => restore.await,
+        };
+        outcome.map_err(|error| failed(&error))?;
+        Ok(Response::new(StatusCode::OK))
+    }))
+}
+
+/// Hands the body over, piece by piece, until it ends or nobody wants more.
+async fn pump(mut body: Body, archive: ByteSender) {
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| StreamError(error.to_string()));
+        let is_broken = piece.is_err();
+        if !archive.send(piece).await || is_broken {
+            return;
+        }
+    }
+}

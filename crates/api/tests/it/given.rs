@@ -1,0 +1,362 @@
+//! What the cluster answers in the transcripts, by name.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use ::agent::{Agent, Identity, Role, Section, Sections, Settings, Start};
+use bytes::Bytes;
+use model::{
+    AclToken, Answer, Behavior, Check, Coordinate, Error, Instance, KvEntry, KvParts, Node,
+    NodeCoordinate, NodeServices, Pairs, PreparedQuery, QueryService, QueryTemplate, Reply,
+    Service, Session, Text, TxnError, TxnOutcome, TxnResult, Uuid,
+};
+use rpc::{Meta, StreamError};
+use testkit::Fake;
+
+/// The answer of that name.
+pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
+    let (word, rest) = name.split_once(' ').unwrap_or((name, ""));
+    let answer = match word {
+        "wait" => return Fake::Wait,
+        "error" => return Fake::Error(error(rest)),
+        "reply" => return Fake::Reply(reply(rest)),
+        "restored" => return Fake::Restored,
+        "archive" => return Fake::Save(*meta, archive(rest)),
+        "key" => Answer::KvGet(key(rest)),
+        "entries" => Answer::KvList(rest.split_whitespace().filter_map(key).collect()),
+        "keys" => Answer::KvKeys(rest.split_whitespace().map(Text::from).collect()),
+        "txn" => Answer::TxnRead(outcome(rest)),
+        "nodes" => Answer::CatalogNodes(rest.split_whitespace().map(node).collect()),
+        "services" => Answer::CatalogServices(services(rest)),
+        "catalog-service" => Answer::CatalogService(instances(rest)),
+        "node" => Answer::CatalogNode((rest != "none").then(|| NodeServices {
+            node: node(rest),
+            services: vec![service("web-1"), service("plain")],
+        })),
+        "node-checks" => Answer::HealthNode(rest.split_whitespace().map(check).collect()),
+        "service-checks" => Answer::HealthChecks(rest.split_whitespace().map(check).collect()),
+        "state-checks" => Answer::HealthState(rest.split_whitespace().map(check).collect()),
+        "health-service" => Answer::HealthService(instances(rest)),
+        "session" => Answer::SessionInfo((rest != "none").then(|| session(rest))),
+        "sessions" => Answer::SessionList(rest.split_whitespace().map(session).collect()),
+        "node-sessions" => Answer::SessionNode(rest.split_whitespace().map(session).collect()),
+        "acl" => Answer::AclInfo((rest != "none").then(|| token(rest))),
+        "acls" => Answer::AclList(rest.split_whitespace().map(token).collect()),
+        "query" => Answer::QueryGet((rest != "none").then(|| query(rest))),
+        "queries" => Answer::QueryList(rest.split_whitespace().map(query).collect()),
+        "coordinates" => Answer::CoordinateNodes(rest.split_whitespace().map(coordinate).collect()),
+        other => panic!("unknown answer {other:?}"),
+    };
+    Fake::Answer(answer, *meta)
+}
+
+fn error(name: &str) -> Error {
+    let (kind, text) = name.split_once(' ').unwrap_or((name, ""));
+    let text = text.to_owned();
+    match kind {
+        "no-leader" => Error::NoLeader,
+        "no-servers" => Error::NoServers,
+        "no-path" => Error::NoPath,
+        "denied" if text.is_empty() => Error::PermissionDenied,
+        "denied" => Error::PermissionDeniedBecause(text),
+        "acl-not-found" => Error::AclNotFound,
+        "not-found" => Error::NotFound(text),
+        "invalid" => Error::Invalid(text),
+        "restored" => Error::Restored,
+        "unknown" => Error::OutcomeUnknown,
+        "unavailable" => Error::Unavailable(text),
+        "internal" => Error::Internal(text),
+        other => panic!("unknown error {other:?}"),
+    }
+}
+
+fn reply(name: &str) -> Reply {
+    let (kind, rest) = name.split_once(' ').unwrap_or((name, ""));
+    match kind {
+        "nothing" => Reply::Nothing,
+        "true" => Reply::Applied(true),
+        "false" => Reply::Applied(false),
+        "id" => Reply::Id(Text::from(rest)),
+        "txn" => Reply::Txn(outcome(rest)),
+        other => panic!("unknown reply {other:?}"),
+    }
+}
+
+fn archive(how: &str) -> Vec<Result<Bytes, StreamError>> {
+    let mut pieces = vec![Ok(Bytes::from("first ")), Ok(Bytes::from("second"))];
+    if how == "cut" {
+        pieces.push(Err(StreamError("disk on fire".to_owned())));
+    }
+    pieces
+}
+
+fn key(name: &str) -> Option<KvEntry> {
+    let parts = KvParts {
+        key: name.as_bytes(),
+        value: b"hello",
+        create_index: 8,
+        modify_index: 9,
+        ..KvParts::default()
+    };
+    Some(KvEntry::new(&match name {
+        "none" => return None,
+        "locked" => KvParts {
+            flags: 3_304_740_253_564_472_344,
+            lock_index: 2,
+            session: Some(Uuid::from_u128(0xaa)),
+            ..parts
+        },
+        "empty" => KvParts {
+            value: b"",
+            ..parts
+        },
+        "page" => KvParts {
+            value: b"<script>alert(1)</script>",
+            ..parts
+        },
+        "odd" => KvParts {
+            key: b"<odd>\xff&\xe2\x80\xa8",
+            value: b"\x00\xff",
+            ..parts
+        },
+        _ => parts,
+    }))
+}
+
+fn outcome(names: &str) -> TxnOutcome {
+    if let Some(what) = names.strip_prefix("fails ") {
+        let errors = vec![
+            TxnError {
+                op_index: 0,
+                what: what.to_owned(),
+            },
+            TxnError {
+                op_index: 2,
+                what: "key \"b\" doesn't exist".to_owned(),
+            },
+        ];
+        return TxnOutcome {
+            results: Vec::new(),
+            errors,
+        };
+    }
+    let result = |name: &str| TxnResult {
+        entry: key(name.trim_start_matches('+')).unwrap(),
+        with_value: name.starts_with('+'),
+    };
+    TxnOutcome {
+        results: names.split_whitespace().map(result).collect(),
+        errors: Vec::new(),
+    }
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Pairs {
+    pairs
+        .iter()
+        .map(|(name, value)| (Text::from(*name), Text::from(*value)))
+        .collect()
+}
+
+fn node(name: &str) -> Arc<Node> {
+    let mut node = Node {
+        name: Text::from(name),
+        address: Text::from("10.1.2.10"),
+        create_index: 3,
+        modify_index: 5,
+        ..Node::default()
+    };
+    match name {
+        "plain" => {}
+        "later" => {
+            node.id = Text::from("40e4a748-2192-161a-0510-9bf59fe950b5");
+            node.meta = pairs(&[("rack", "r1")]);
+        }
+        _ => node.tagged_addresses = Some(pairs(&[("wan", "198.51.100.10"), ("lan", "10.1.2.10")])),
+    }
+    Arc::new(node)
+}
+
+fn service(id: &str) -> Arc<Service> {
+    let plain = Service {
+        id: Text::from(id),
+        name: Text::from("web"),
+        create_index: 4,
+        modify_index: 6,
+        ..Service::default()
+    };
+    Arc::new(match id {
+        "plain" => plain,
+        _ => Service {
+            tags: Some(vec![Text::from("v1"), Text::from("<b>")]),
+            address: Text::from("10.1.2.11"),
+            port: 8080,
+            enable_tag_override: true,
+            ..plain
+        },
+    })
+}
+
+fn check(id: &str) -> Arc<Check> {
+    let check = Check {
+        node: Text::from("n1"),
+        check_id: Text::from(id),
+        name: Text::from("alive"),
+        status: Text::from("passing"),
+        create_index: 4,
+        modify_index: 7,
+        ..Check::default()
+    };
+    Arc::new(match id {
+        "serfHealth" => Check {
+            output: Text::from(&b"alive\xe2\x82"[..]),
+            ..check
+        },
+        _ => Check {
+            service_id: Text::from("web-1"),
+            service_name: Text::from("web"),
+            notes: Text::from("\"ours\""),
+            ..check
+        },
+    })
+}
+
+fn services(names: &str) -> Vec<(Text, Vec<Text>)> {
+    let service = |name: &str| {
+        let mut parts = name.split(',').map(Text::from);
+        (parts.next().unwrap(), parts.collect())
+    };
+    names.split_whitespace().map(service).collect()
+}
+
+fn instances(names: &str) -> Vec<Arc<Instance>> {
+    let instance = |name: &str| {
+        let (node_name, id) = name.split_once('/').unwrap();
+        Arc::new(Instance {
+            node: node(node_name),
+            service: service(id),
+            checks: vec![check("serfHealth"), check("service:web-1")],
+            rendered: OnceLock::new(),
+        })
+    };
+    names.split_whitespace().map(instance).collect()
+}
+
+fn session(name: &str) -> Arc<Session> {
+    let plain = Session {
+        id: Uuid::from_u128(0xaa),
+        name: Text::from(name),
+        node: Text::from("n1"),
+        create_index: 36,
+        modify_index: 36,
+        ..Session::default()
+    };
+    Arc::new(match name {
+        "plain" => plain,
+        _ => Session {
+            checks: vec![Text::from("serfHealth")],
+            lock_delay: 15_000_000_000,
+            behavior: Behavior::Delete,
+            ttl: Text::from("86400s"),
+            ..plain
+        },
+    })
+}
+
+fn token(name: &str) -> Arc<AclToken> {
+    Arc::new(AclToken {
+        id: Text::from(format!("{name}-id")),
+        name: Text::from(name),
+        kind: Text::from("client"),
+        rules: Text::from("key \"\" { policy = \"read\" }"),
+        create_index: 47,
+        modify_index: 48,
+    })
+}
+
+fn query(name: &str) -> Arc<PreparedQuery> {
+    let plain = PreparedQuery {
+        id: Uuid::from_u128(0xbb),
+        name: Text::from(name),
+        service: QueryService {
+            service: Text::from("web"),
+            ..QueryService::default()
+        },
+        create_index: 52,
+        modify_index: 53,
+        ..PreparedQuery::default()
+    };
+    Arc::new(match name {
+        "plain" => plain,
+        _ => PreparedQuery {
+            session: Some(Uuid::from_u128(0xaa)),
+            token: Text::from("<hidden>"),
+            template: QueryTemplate {
+                kind: Text::from("name_prefix_match"),
+                regexp: Text::from("^(.*)$"),
+            },
+            service: QueryService {
+                nearest_n: 3,
+                datacenters: Some(vec![Text::from("dc2")]),
+                only_passing: true,
+                near: Text::from("_agent"),
+                tags: Some(vec![Text::from("primary"), Text::from("!old")]),
+                node_meta: pairs(&[("rack", "r1")]),
+                ..plain.service.clone()
+            },
+            dns_ttl: Text::from("10s"),
+            ..plain
+        },
+    })
+}
+
+fn coordinate(node: &str) -> NodeCoordinate {
+    NodeCoordinate {
+        node: Text::from(node),
+        coord: Coordinate {
+            vec: vec![
+                0.0,
+                -0.000_172_284_972_593_551_6,
+                2.144_769_388_268_762_4e-6,
+                1e-7,
+                0.25,
+                0.0,
+                0.0,
+                0.0,
+            ],
+            error: 1.5,
+            adjustment: -6.265_714_814_545_531e-5,
+            height: 1e-5,
+        },
+    }
+}
+
+/// The agent that is asked.
+pub(crate) fn agent() -> Agent {
+    let address: IpAddr = [10, 0, 0, 1].into();
+    let identity = Identity {
+        node: "n1".to_owned(),
+        datacenter: "dc1".to_owned(),
+        address,
+        address_wan: address,
+        role: Role::Server(Start::Bootstrap),
+        version: "0.7.1".to_owned(),
+        prerelease: String::new(),
+        revision: "a9455cd4fc809cf0e15bd2a9c8f12ba5cbb8ef0a".to_owned(),
+        build: "0.0.0".to_owned(),
+    };
+    let settings = Settings {
+        acl_datacenter: "dc1".to_owned(),
+        data_dir: "/var/lib/consul".to_owned(),
+        http_api_response_headers: vec![("Access-Control-Allow-Origin".to_owned(), "*".to_owned())],
+        ..Settings::default()
+    };
+    let raft = || {
+        Section::from([
+            ("state".to_owned(), "Leader".to_owned()),
+            ("term".to_owned(), "2".to_owned()),
+        ])
+    };
+    Agent::new(identity, settings, move || {
+        Sections::from([("raft".to_owned(), raft())])
+    })
+}

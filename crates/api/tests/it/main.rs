@@ -1,0 +1,9 @@
+//! What clients see.
+#![allow(
+    clippy::unwrap_used,
+    reason = "this is a test from one end to the other"
+)]
+
+mod given;
+mod http;
+mod scripts;
