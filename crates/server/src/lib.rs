@@ -1,1 +1,24 @@
-//! A server member: write and read pipelines, state machine, restore, leader duties.
+//! What makes a member a server: it answers questions and carries out commands.
+//!
+//! This is the only crate that sees both the state (`store`) and the log (`consensus`), and the two places where forwarding, access control, blocking and consistency happen: [`read`](mod@read) and [`write`](mod@write).
+//! It knows neither HTTP nor DNS.
+//!
+//! Start with [`Server`]; then `write.rs` and `read.rs`, each one pipeline told from top to bottom.
+//! A new question is one line in `registry.rs`; a new duty of the leader is a file in `leader/` and a line in its list.
+
+mod access;
+mod alone;
+mod config;
+mod core;
+mod leader;
+mod machine;
+mod read;
+mod registry;
+mod restore;
+mod save;
+mod settle;
+mod write;
+
+pub use alone::NoPeers;
+pub use config::Config;
+pub use core::{Server, ServerStatus, StartError, SystemClock, WallClock};

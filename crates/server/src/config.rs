@@ -1,0 +1,57 @@
+//! What can be set.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of a server.
+#[derive(Clone)]
+pub struct Config {
+    /// The datacenter it serves, in lower case.
+    pub datacenter: String,
+    /// Its node's name in the catalog.
+    pub node_name: String,
+    /// Where other members reach it.
+    pub advertise_address: IpAddr,
+    /// Where members of other datacenters reach it.
+    pub advertise_address_wan: IpAddr,
+    /// The port for requests between servers, as registered with the `consul` service.
+    pub server_port: u16,
+    /// Whether tokens are in use.
+    pub acl_enabled: bool,
+    /// A management token to make sure of on gaining leadership; empty for none.
+    pub acl_master_token: String,
+    /// The shortest TTL that a session may have; default 10 s.
+    pub session_ttl_min: Duration,
+    /// How long a request is held while there is no leader; default 7 s.
+    pub hold_max: Duration,
+    /// Where an uploaded snapshot is kept while it is checked; files there have no name and vanish with the process.
+    pub scratch_dir: PathBuf,
+    /// How many threads compress a snapshot at the same time; 1 to 64, default as many as there are cores, at most 2.
+    pub compress_threads: usize,
+    /// Seeds the drawing of ids: in production drawn at random, in the simulator chosen.
+    pub seed: u64,
+}
+
+impl std::fmt::Debug for Config {
+    /// Without the master token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("datacenter", &self.datacenter)
+            .field("node_name", &self.node_name)
+            .field("advertise_address", &self.advertise_address)
+            .field("server_port", &self.server_port)
+            .field("acl_enabled", &self.acl_enabled)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// How long the original holds requests.
+    pub const HOLD_MAX: Duration = Duration::from_secs(7);
+
+    /// This server's place in the log's membership, `ip:port`.
+    pub fn raft_address(&self) -> String {
+        std::net::SocketAddr::new(self.advertise_address, self.server_port).to_string()
+    }
+}

@@ -1,0 +1,299 @@
+//! The server itself: what its pipelines share, and its start and end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use consensus::{Consensus, Disk, Leadership, Transport};
+use futures::future::BoxFuture;
+use model::{Answer, Command, Error, Question, Reply};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rpc::{
+    Answered, Backend, ByteStream, Cluster, Peers, ReadOptions, RestoreOptions, Save, SaveOptions,
+    WriteOptions,
+};
+use store::{Shared, Store};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::machine::Machine;
+use crate::{Config, leader, read, restore, save, write};
+
+/// The wall clock, read where the leader settles a command and nowhere else.
+pub trait WallClock: Send + Sync + 'static {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+}
+
+/// The machine's own clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl WallClock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log or its state could not be brought up.
+    #[error(transparent)]
+    Log(#[from] consensus::StartError),
+    /// A new cluster could not be made of this server.
+    #[error("cannot bootstrap: {0}")]
+    Bootstrap(consensus::MembershipError),
+}
+
+/// Figures about a server, for `consul info` and the like.
+#[derive(Debug, Clone, Default)]
+pub struct ServerStatus {
+    /// Of the log.
+    pub log: consensus::Status,
+    /// The index that users see.
+    pub index: model::Index,
+    /// Whether this server leads.
+    pub is_leader: bool,
+}
+
+/// What the pipelines share.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) consensus: Consensus,
+    pub(crate) shared: Shared,
+    pub(crate) clock: Arc<dyn WallClock>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    /// The term in which this server, as the leader, has applied all that was committed before it.
+    pub(crate) ready_term: watch::Sender<u64>,
+    /// The same for a look without a lock.
+    ready: AtomicU64,
+    pub(crate) replaced: watch::Receiver<u64>,
+    /// One restore at a time: a second would only drop the first.
+    pub(crate) restoring: Mutex<()>,
+    chance: std::sync::Mutex<StdRng>,
+}
+
+impl Core {
+    /// A new random id.
+    pub(crate) fn draw_id(&self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.chance
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .fill_bytes(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// Whether this server leads and has caught up with what was committed before it led.
+    pub(crate) fn leads(&self) -> bool {
+        let term = self.ready.load(Ordering::Acquire);
+        if term == 0 {
+            return false;
+        }
+        let leadership = self.leadership.borrow();
+        leadership.is_leader && leadership.term == term
+    }
+
+    /// Says that this server has caught up in `term`; 0 that it has not.
+    pub(crate) fn set_ready(&self, term: u64) {
+        self.ready.store(term, Ordering::Release);
+        self.ready_term.send_replace(term);
+    }
+
+    /// Waits until this server leads, but not for long.
+    ///
+    /// The original holds requests for 7 s, since elections are usually over by then.
+    pub(crate) async fn hold_for_leader(&self) -> Result<(), Error> {
+        if self.leads() {
+            return Ok(());
+        }
+        let mut ready = self.ready_term.subscribe();
+        let mut leadership = self.leadership.clone();
+        let held = tokio::time::timeout(self.config.hold_max, async {
+            loop {
+                ready.borrow_and_update();
+                leadership.borrow_and_update();
+                if self.leads() {
+                    return Ok(());
+                }
+                let changed = tokio::select! {
+                    biased;
+                    changed = ready.changed() => changed,
+                    changed = leadership.changed() => changed,
+                };
+                if changed.is_err() {
+                    return Err(Error::NoLeader);
+                }
+            }
+        });
+        held.await.unwrap_or(Err(Error::NoLeader))
+    }
+
+    /// Refuses requests to datacenters that this server cannot reach.
+    pub(crate) fn route(&self, datacenter: &[u8]) -> Result<(), Error> {
+        if datacenter.is_empty() || datacenter == self.config.datacenter.as_bytes() {
+            Ok(())
+        } else {
+            Err(Error::NoPath)
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    core: Arc<Core>,
+    shutdown: watch::Sender<bool>,
+    duties: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("config", &self.core.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Opens the data directory and takes part; if it is empty and `bootstrap` is set, as the first and only member.
+    ///
+    /// Must be called on the runtime that is to run it.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is wrong with the data directory and what to do.
+    pub async fn start(
+        config: Config,
+        log: consensus::Config,
+        disk: Arc<dyn Disk>,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn WallClock>,
+        bootstrap: bool,
+    ) -> Result<Self, StartError> {
+        let store = Store::new();
+        let shared = store.shared();
+        let replaced = Arc::new(watch::Sender::new(0));
+        let replacements = replaced.subscribe();
+        let machine = Box::new(Machine::new(store, replaced));
+        let peer_config = log.clone();
+        let consensus = Consensus::start(log, disk, machine, transport).await?;
+        if bootstrap && !consensus.initialized().await {
+            let me = peer_config.peer(consensus.id());
+            consensus
+                .bootstrap(vec![me])
+                .await
+                .map_err(StartError::Bootstrap)?;
+        }
+        let chance = StdRng::seed_from_u64(config.seed);
+        let core = Arc::new(Core {
+            leadership: consensus.leadership(),
+            config,
+            consensus,
+            shared,
+            clock,
+            ready_term: watch::Sender::new(0),
+            ready: AtomicU64::new(0),
+            replaced: replacements,
+            restoring: Mutex::new(()),
+            chance: std::sync::Mutex::new(chance),
+        });
+        let (shutdown, stop) = watch::channel(false);
+        let duties = tokio::spawn(leader::run(Arc::clone(&core), stop));
+        Ok(Self {
+            core,
+            shutdown,
+            duties: Mutex::new(Some(duties)),
+        })
+    }
+
+    /// The handle through which everything above asks this server.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(InProcess(Arc::clone(&self.core)))
+    }
+
+    /// Figures.
+    pub fn status(&self) -> ServerStatus {
+        ServerStatus {
+            log: self.core.consensus.status(),
+            index: self.core.shared.view().index(),
+            is_leader: self.core.leads(),
+        }
+    }
+
+    /// Waits until this server leads and answers, at most so long.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] if it did not come to that.
+    pub async fn wait_for_leader(&self, timeout: Duration) -> Result<(), Error> {
+        tokio::time::timeout(timeout, self.core.hold_for_leader())
+            .await
+            .unwrap_or(Err(Error::NoLeader))
+    }
+
+    /// The log of this server, for messages from its peers and for tests.
+    pub fn consensus(&self) -> &Consensus {
+        &self.core.consensus
+    }
+
+    /// Stops; returns when everything is on disk and nothing runs any more.
+    pub async fn shutdown(&self) {
+        self.shutdown.send_replace(true);
+        if let Some(duties) = self.duties.lock().await.take()
+            && let Err(error) = duties.await
+            && error.is_panic()
+        {
+            tracing::error!("the leader's duties ended by a panic");
+        }
+        self.core.consensus.shutdown().await;
+    }
+}
+
+/// The servers as seen from within one: a function call away.
+struct InProcess(Arc<Core>);
+
+impl Backend for InProcess {
+    fn read(
+        &self,
+        question: Question,
+        options: ReadOptions,
+    ) -> BoxFuture<'static, Result<Answered<Answer>, Error>> {
+        let core = Arc::clone(&self.0);
+        Box::pin(async move { read::read(&core, question, options).await })
+    }
+
+    fn write(
+        &self,
+        command: Command,
+        options: WriteOptions,
+    ) -> BoxFuture<'static, Result<Reply, Error>> {
+        let core = Arc::clone(&self.0);
+        Box::pin(async move { write::write(&core, command, options).await })
+    }
+
+    fn save(&self, options: SaveOptions) -> BoxFuture<'static, Result<Save, Error>> {
+        let core = Arc::clone(&self.0);
+        Box::pin(async move { save::save(&core, options).await })
+    }
+
+    fn restore(
+        &self,
+        options: RestoreOptions,
+        archive: ByteStream,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        let core = Arc::clone(&self.0);
+        Box::pin(async move { restore::restore(&core, options, archive).await })
+    }
+
+    fn peers(&self) -> Peers {
+        let status = self.0.consensus.status();
+        Peers {
+            leader: status.leader.map(|peer| peer.address).unwrap_or_default(),
+            servers: status.voters.into_iter().map(|peer| peer.address).collect(),
+        }
+    }
+}

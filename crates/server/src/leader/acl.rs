@@ -1,0 +1,48 @@
+//! The tokens that must exist: the anonymous one and the master.
+
+use futures::future::BoxFuture;
+use model::{ANONYMOUS, AclInfo, AclToken, CLIENT, Command, Error, MANAGEMENT, Text};
+use store::{Read, View, Watch};
+
+use crate::Config;
+use crate::core::Core;
+use crate::write::propose;
+
+pub(super) fn run(core: &Core) -> BoxFuture<'_, Result<(), Error>> {
+    Box::pin(async move {
+        for token in plan(&core.config, &core.shared.view()) {
+            propose(core, Command::AclSet(Box::new(token))).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Which tokens are missing; those that exist stay as they are.
+fn plan(config: &Config, view: &View) -> Vec<AclToken> {
+    if !config.acl_enabled {
+        return Vec::new();
+    }
+    let mut tokens = vec![AclToken {
+        id: Text::from(ANONYMOUS),
+        name: Text::from("Anonymous Token"),
+        kind: Text::from(CLIENT),
+        ..AclToken::default()
+    }];
+    if !config.acl_master_token.is_empty() {
+        tokens.push(AclToken {
+            id: Text::from(config.acl_master_token.as_str()),
+            name: Text::from("Master Token"),
+            kind: Text::from(MANAGEMENT),
+            ..AclToken::default()
+        });
+    }
+    tokens.retain(|token| {
+        (AclInfo {
+            id: token.id.clone(),
+        })
+        .read(view, &mut Watch::off())
+        .answer
+        .is_none()
+    });
+    tokens
+}

@@ -1,0 +1,148 @@
+//! Saving a snapshot: a frozen view, written out as an archive while everything else goes on.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use model::{Error, Need};
+use rpc::{ByteSender, Save, SaveOptions, StreamError, byte_stream};
+use store::View;
+use wire::archive;
+
+use crate::access::authorise;
+use crate::core::Core;
+use crate::read;
+
+/// How many bytes of archive are sent in one piece.
+const PIECE: usize = 64 * 1024;
+
+/// Takes a snapshot of everything that this server knows.
+pub(crate) async fn save(core: &Core, options: SaveOptions) -> Result<Save, Error> {
+    core.route(&options.datacenter)?;
+    if !options.stale {
+        // Unlike other requests, the original doesn't hold snapshots while there is no leader.
+        if !core.leads() || core.consensus.read_barrier().await.is_err() {
+            return Err(Error::NoLeader);
+        }
+    }
+    let view = core.shared.view();
+    authorise(&core.config, &view, &options.token, Need::Management)?;
+    if view.index() == 0 {
+        return Err(Error::invalid(
+            "Raft error when taking snapshot: nothing new to snapshot",
+        ));
+    }
+    let job = Job {
+        mtime: core.clock.now_ms() / 1000,
+        meta: describe(core, &view),
+        threads: core.config.compress_threads,
+        view,
+    };
+    let meta = read::meta(core, job.meta.index);
+    let (sender, archive) = byte_stream();
+    // A thread of the runtime's pool; it ends with the archive, or when nobody listens any more.
+    tokio::task::spawn_blocking(move || {
+        let mut out = Pieces {
+            sender,
+            piece: Vec::with_capacity(PIECE),
+        };
+        if let Err(error) = job.write(&mut out) {
+            tracing::error!("cannot finish a snapshot: {error}");
+            out.sender
+                .blocking_send(Err(StreamError(error.to_string())));
+        }
+    });
+    Ok(Save { meta, archive })
+}
+
+/// What is needed to write an archive.
+struct Job {
+    view: View,
+    meta: archive::Meta,
+    mtime: u64,
+    threads: usize,
+}
+
+impl Job {
+    fn write(mut self, out: &mut Pieces) -> io::Result<()> {
+        // The container needs sizes before contents, so the first pass only counts.
+        self.meta.size =
+            i64::try_from(store::archive::size(&self.view)).map_err(io::Error::other)?;
+        let compression = archive::Compression {
+            workers: self.threads,
+            before_work: yield_to_requests,
+            ..archive::Compression::default()
+        };
+        let mut writer = archive::Writer::new(&mut *out, &self.meta, self.mtime, compression)?;
+        store::archive::write(&self.view, &mut writer)?;
+        writer.finish()?;
+        out.flush()
+    }
+}
+
+/// Lowers the priority of a thread that compresses: whoever asks the server comes first.
+fn yield_to_requests() {
+    // On Linux this concerns the calling thread alone. Without the right to do it, the snapshot is merely less polite.
+    let _ = rustix::process::setpriority_process(None, 10);
+}
+
+/// What stands in the archive's `meta.json`; its size is not known yet.
+fn describe(core: &Core, view: &View) -> archive::Meta {
+    let (term, index) = (view.term(), view.index());
+    let voters: Vec<String> = core
+        .consensus
+        .status()
+        .voters
+        .into_iter()
+        .map(|peer| peer.address)
+        .collect();
+    archive::Meta {
+        version: 1,
+        id: format!("{term}-{index}-{}", core.clock.now_ms()),
+        index,
+        term,
+        peers: archive::Meta::encode_peers(voters.iter().map(String::as_str)),
+        configuration: archive::Configuration {
+            servers: voters
+                .into_iter()
+                .map(|address| archive::Server {
+                    suffrage: archive::Suffrage::VOTER,
+                    id: address.clone(),
+                    address,
+                })
+                .collect(),
+        },
+        configuration_index: 1,
+        size: 0,
+    }
+}
+
+/// Gathers what is written into pieces and sends them.
+struct Pieces {
+    sender: ByteSender,
+    piece: Vec<u8>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        if self.sender.blocking_send(Ok(Bytes::from(piece))) {
+            Ok(())
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "nobody reads the snapshot any more",
+            ))
+        }
+    }
+}

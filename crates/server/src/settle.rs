@@ -1,0 +1,124 @@
+//! The leader's say before a command is written: everything that depends on chance or on this server becomes data.
+//!
+//! What can be refused without knowing the state is refused here, so that it never reaches the log.
+
+use model::{
+    AclToken, CLIENT, CRITICAL, Command, Deregistration, Error, GoDuration, MANAGEMENT,
+    Registration, Session, Text,
+};
+
+use crate::access::ROOT_IDS;
+use crate::core::Core;
+
+/// The longest TTL that a session may have.
+const SESSION_TTL_MAX: GoDuration = GoDuration(24 * 3600 * 1_000_000_000);
+
+/// Fills in what the sender left to the leader, or says why the command can't be.
+pub(crate) fn settle(core: &Core, command: &mut Command) -> Result<(), Error> {
+    match command {
+        Command::Register(registration) => settle_registration(registration),
+        Command::Deregister(deregistration) => check_deregistration(deregistration),
+        Command::SessionCreate(session) => {
+            check_session(session, core.config.session_ttl_min.into())?;
+            session.id = core.draw_id();
+            Ok(())
+        }
+        Command::AclSet(token) => {
+            check_token(token)?;
+            if token.id.is_empty() {
+                token.id = Text::from(core.draw_id().to_string());
+            }
+            Ok(())
+        }
+        Command::QuerySet(set) if set.create => {
+            if !set.query.id.is_nil() {
+                return Err(Error::invalid(
+                    "ID must be empty when creating a new prepared query",
+                ));
+            }
+            set.query.id = core.draw_id();
+            Ok(())
+        }
+        Command::QuerySet(_)
+        | Command::Kv(_)
+        | Command::Txn(_)
+        | Command::SessionDestroy(_)
+        | Command::AclDelete(_)
+        | Command::QueryDelete(_)
+        | Command::Coordinates(_)
+        | Command::TombstoneReap(_) => Ok(()),
+        // Only this server's own restore writes them, and not through this pipeline.
+        Command::RestoreBegin(_) | Command::RestoreChunk(_) | Command::RestoreCommit(_) => Err(
+            Error::invalid("a restore is not a command that can be sent"),
+        ),
+    }
+}
+
+/// The original fills in the same defaults.
+fn settle_registration(registration: &mut Registration) -> Result<(), Error> {
+    let node = &registration.node;
+    if node.name.is_empty() || node.address.is_empty() {
+        return Err(Error::invalid("Must provide node and address"));
+    }
+    if let Some(service) = &mut registration.service {
+        if service.id.is_empty() {
+            service.id = service.name.clone();
+        }
+        if !service.id.is_empty() && service.name.is_empty() {
+            return Err(Error::invalid("Must provide service name with ID"));
+        }
+    }
+    for check in &mut registration.checks {
+        if check.check_id.is_empty() {
+            check.check_id = check.name.clone();
+        }
+        if check.node.is_empty() {
+            check.node = registration.node.name.clone();
+        }
+        if check.status.is_empty() {
+            check.status = Text::from(CRITICAL);
+        }
+    }
+    Ok(())
+}
+
+fn check_deregistration(deregistration: &Deregistration) -> Result<(), Error> {
+    if deregistration.node.is_empty() {
+        return Err(Error::invalid("Must provide node"));
+    }
+    Ok(())
+}
+
+fn check_session(session: &Session, ttl_min: GoDuration) -> Result<(), Error> {
+    if session.node.is_empty() {
+        return Err(Error::invalid("Must provide Node"));
+    }
+    if session.ttl.is_empty() {
+        return Ok(());
+    }
+    let text = session.ttl.to_lossy();
+    let ttl = GoDuration::parse(&text)
+        .map_err(|error| Error::invalid(format!("Session TTL '{text}' invalid: {error}")))?;
+    if ttl.0 != 0 && !(ttl_min..=SESSION_TTL_MAX).contains(&ttl) {
+        return Err(Error::invalid(format!(
+            "Invalid Session TTL '{}', must be between [{}={}]",
+            ttl.0, ttl_min, SESSION_TTL_MAX
+        )));
+    }
+    Ok(())
+}
+
+fn check_token(token: &mut AclToken) -> Result<(), Error> {
+    if token.kind.is_empty() {
+        token.kind = Text::from(CLIENT);
+    }
+    if token.kind != CLIENT && token.kind != MANAGEMENT {
+        return Err(Error::invalid("Invalid ACL Type"));
+    }
+    if ROOT_IDS.iter().any(|id| token.id == *id) {
+        return Err(Error::PermissionDeniedBecause(
+            "Cannot modify root ACL".to_owned(),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Saving and restoring as a whole: through the archive, the checks and the log.
+
+use std::time::Duration;
+
+use model::{CatalogNode, CatalogNodes, Error, KvGet, KvList, Text};
+use tokio::time::Instant;
+
+use crate::setup::{Alone, config, fixture};
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn all() -> KvList {
+    KvList {
+        prefix: Text::default(),
+    }
+}
+
+fn key(key: &str) -> KvGet {
+    KvGet {
+        key: Text::from(key),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_replaces_everything() {
+    let server = Alone::start(config("snap-server")).await;
+    server.put("was-here", "x").await;
+    server.restore(&fixture("full-0.7.1.snap")).await.unwrap();
+    assert_eq!(server.ask(key("was-here")).await.answer, None);
+    let held = server.ask(key("locks/held")).await;
+    assert_eq!(held.meta.index, 40, "a key keeps the index of the snapshot");
+    assert_eq!(held.answer.unwrap().value(), b"owner s1");
+    assert!(
+        server
+            .ask(CatalogNodes)
+            .await
+            .answer
+            .iter()
+            .any(|node| node.name == "ext-db1")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_index_never_goes_back() {
+    let server = Alone::start(config("snap-server")).await;
+    for n in 0..100 {
+        server.put("was-here", &n.to_string()).await;
+    }
+    let before = server.ask(all()).await.meta.index;
+    server.restore(&fixture("full-0.7.1.snap")).await.unwrap();
+    let after = server.ask(all()).await.meta.index;
+    assert!(after > before && after > 68, "{before} {after}");
+    server.put("new", "").await;
+    assert!(server.ask(all()).await.meta.index > after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_from_before_a_restore_is_answered() {
+    let server = Alone::start(config("snap-server")).await;
+    server.put("web/a", "x").await;
+    let prefix = || KvList {
+        prefix: Text::from("web/"),
+    };
+    let index = server.ask(prefix()).await.meta.index;
+    let archive = fixture("full-0.7.1.snap");
+    let began = Instant::now();
+    let (woken, restored) =
+        tokio::join!(server.wait(prefix(), index, LONG), server.restore(&archive));
+    restored.unwrap();
+    assert!(woken.answer.is_empty(), "answered from the old state");
+    assert!(began.elapsed() < LONG);
+
+    // One who comes only now, with an index from before.
+    let began = Instant::now();
+    let late = server.wait(prefix(), index, LONG).await;
+    assert!(began.elapsed() < LONG && late.meta.index > index);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_by_the_index_of_a_restored_key_waits() {
+    let server = Alone::start(config("snap-server")).await;
+    server.restore(&fixture("full-0.7.1.snap")).await.unwrap();
+    let index = server
+        .ask(key("locks/held"))
+        .await
+        .answer
+        .unwrap()
+        .modify_index();
+    let began = Instant::now();
+    server
+        .wait(key("locks/held"), index, Duration::from_secs(9))
+        .await;
+    assert!(
+        began.elapsed() >= Duration::from_secs(9),
+        "the key has not changed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_saved_can_be_restored_elsewhere() {
+    let one = Alone::start(config("snap-server")).await;
+    one.restore(&fixture("full-0.7.1.snap")).await.unwrap();
+    one.put("new", "value").await;
+    let (index, archive) = one.save().await;
+    assert!(index > 68);
+    let other = Alone::start(config("snap-server")).await;
+    other.restore(&archive).await.unwrap();
+    assert_eq!(one.ask(all()).await.answer, other.ask(all()).await.answer);
+    assert!(other.ask(all()).await.meta.index > index);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_row_was_not_restored_registers_itself_again() {
+    let server = Alone::start(config("other")).await;
+    server.restore(&fixture("full-0.7.1.snap")).await.unwrap();
+    let index = server.ask(CatalogNodes).await.meta.index;
+    let me = || CatalogNode {
+        node: Text::from("other"),
+    };
+    let mut row = server.ask(me()).await.answer;
+    if row.is_none() {
+        row = server.wait(me(), index, LONG).await.answer;
+    }
+    assert_eq!(row.unwrap().services[0].name, "consul");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_snapshot_changes_nothing() {
+    let server = Alone::start(config("one")).await;
+    server.put("was-here", "x").await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/snapshots/edge");
+    let mut refused = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        if !name.starts_with("crash-") && !name.starts_with("reject-") {
+            continue;
+        }
+        let error = server
+            .restore(&fixture(&format!("edge/{name}")))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)), "{name}: {error}");
+        refused += 1;
+    }
+    assert!(refused > 30);
+    assert_eq!(server.ask(all()).await.answer.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_later_releases_are_skipped_only_on_request() {
+    let server = Alone::start(config("one")).await;
+    server.put("was-here", "x").await;
+    let archive = fixture("from-1.4.0.snap");
+    let error = server.restore(&archive).await.unwrap_err();
+    assert!(error.to_string().contains("type"), "{error}");
+    assert!(server.ask(key("was-here")).await.answer.is_some());
+    let skip = rpc::RestoreOptions {
+        skip_unknown: true,
+        ..rpc::RestoreOptions::default()
+    };
+    server
+        .cluster
+        .restore(skip, crate::setup::stream(archive))
+        .await
+        .unwrap();
+    assert!(server.ask(key("was-here")).await.answer.is_none());
+    assert!(
+        server
+            .ask(CatalogNodes)
+            .await
+            .answer
+            .iter()
+            .any(|node| node.name == "v14")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_breaks_off_changes_nothing() {
+    let server = Alone::start(config("one")).await;
+    server.put("was-here", "x").await;
+    let archive = fixture("full-0.7.1.snap");
+    let error = server
+        .restore(&archive[..archive.len() - 100])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    assert!(server.ask(key("was-here")).await.answer.is_some());
+}
