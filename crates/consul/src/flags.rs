@@ -383,6 +383,13 @@ fn default_note(value: Value) -> String {
     }
 }
 
+/// A paragraph in lines of at most 80 columns.
+pub fn paragraph(indent: &str, text: &str) -> String {
+    let mut lines = String::new();
+    wrap(&mut lines, indent, text);
+    lines
+}
+
 /// Adds `paragraph` in lines of at most 80 columns.
 fn wrap(text: &mut String, indent: &str, paragraph: &str) {
     const WIDTH: usize = 80;

@@ -3,6 +3,12 @@
 //! A new command is a file of its name with a `SYNTAX` and a `run`, a variant of [`Command`], and a line in each match below.
 
 mod agent;
+mod http;
+mod info;
+mod kv;
+mod snapshot;
+#[cfg(test)]
+mod stub;
 mod version;
 
 use std::collections::BTreeMap;
@@ -17,6 +23,24 @@ use crate::flags::{self, Stop, Syntax};
 pub enum Command {
     /// `agent`
     Agent,
+    /// `info`
+    Info,
+    /// `kv delete`
+    KvDelete,
+    /// `kv export`
+    KvExport,
+    /// `kv get`
+    KvGet,
+    /// `kv import`
+    KvImport,
+    /// `kv put`
+    KvPut,
+    /// `snapshot inspect`
+    SnapshotInspect,
+    /// `snapshot restore`
+    SnapshotRestore,
+    /// `snapshot save`
+    SnapshotSave,
     /// `version`
     Version,
 }
@@ -30,12 +54,33 @@ struct Group {
 
 impl Command {
     /// The commands in alphabetical order of their names.
-    pub const ALL: &'static [Self] = &[Self::Agent, Self::Version];
+    pub const ALL: &'static [Self] = &[
+        Self::Agent,
+        Self::Info,
+        Self::KvDelete,
+        Self::KvExport,
+        Self::KvGet,
+        Self::KvImport,
+        Self::KvPut,
+        Self::SnapshotInspect,
+        Self::SnapshotRestore,
+        Self::SnapshotSave,
+        Self::Version,
+    ];
 
     /// How the command's line is read and explained.
     pub fn syntax(self) -> &'static Syntax {
         match self {
             Self::Agent => &agent::SYNTAX,
+            Self::Info => &info::SYNTAX,
+            Self::KvDelete => &kv::DELETE,
+            Self::KvExport => &kv::EXPORT,
+            Self::KvGet => &kv::GET,
+            Self::KvImport => &kv::IMPORT,
+            Self::KvPut => &kv::PUT,
+            Self::SnapshotInspect => &snapshot::INSPECT,
+            Self::SnapshotRestore => &snapshot::RESTORE,
+            Self::SnapshotSave => &snapshot::SAVE,
             Self::Version => &version::SYNTAX,
         }
     }
@@ -43,12 +88,34 @@ impl Command {
     fn run(self, parsed: &flags::Parsed, console: &mut Console<'_>) -> u8 {
         match self {
             Self::Agent => agent::run(parsed, console),
+            Self::Info => info::run(parsed, console),
+            Self::KvDelete => kv::delete(parsed, console),
+            Self::KvExport => kv::export(parsed, console),
+            Self::KvGet => kv::get(parsed, console),
+            Self::KvImport => kv::import(parsed, console),
+            Self::KvPut => kv::put(parsed, console),
+            Self::SnapshotInspect => snapshot::inspect(parsed, console),
+            Self::SnapshotRestore => snapshot::restore(parsed, console),
+            Self::SnapshotSave => snapshot::save(parsed, console),
             Self::Version => version::run(console),
         }
     }
 }
 
-const GROUPS: &[Group] = &[];
+const GROUPS: &[Group] = &[
+    Group {
+        name: "kv",
+        summary: "Reads and writes keys and values",
+        about: "Reads and writes the key/value store. Keys look like paths, but a prefix is just the beginning of a \
+                text.",
+    },
+    Group {
+        name: "snapshot",
+        summary: "Saves, restores and looks into snapshots",
+        about: "Saves the whole state of a cluster to a file, restores it, or looks into such a file. A snapshot \
+                holds secrets: every token and every value.",
+    },
+];
 
 /// The status of a command that did what it was told.
 const OK: u8 = 0;
@@ -176,9 +243,9 @@ fn group_help(group: &Group) -> String {
         })
         .collect();
     format!(
-        "Usage: consul {} <subcommand> [options] [args]\n\n{}\n\nSubcommands:\n\n{}",
+        "Usage: consul {} <subcommand> [options] [args]\n\n{}\nSubcommands:\n\n{}",
         group.name,
-        group.about,
+        flags::paragraph("  ", group.about),
         listing(&members)
     )
 }

@@ -1,0 +1,143 @@
+//! The built program as a process: started on free ports, waited for, killed.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::http::{Answer, Client};
+
+/// How long a server may take to come up, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running agent. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts a server over the data in `folder` and waits until it accepts writes. `folder` also takes its
+    /// configuration and its log.
+    pub(crate) fn start(folder: &Path) -> Self {
+        let [http, rpc, serf_lan, serf_wan] = free_ports();
+        let configuration = folder.join("agent.json");
+        let ports = format!(
+            r#"{{"ports": {{"http": {http}, "server": {rpc}, "serf_lan": {serf_lan}, "serf_wan": {serf_wan}, "dns": -1}}}}"#
+        );
+        std::fs::write(&configuration, ports).expect("writing the configuration");
+        let log = folder.join("agent.log");
+        let output = File::create(&log).expect("creating the log");
+        let child = Command::new(env!("CARGO_BIN_EXE_consul"))
+            .args([
+                "agent",
+                "-server",
+                "-bootstrap",
+                "-node=one",
+                "-log-level=info",
+            ])
+            .args(["-bind=127.0.0.1", "-client=127.0.0.1"])
+            .arg(format!("-data-dir={}", folder.join("data").display()))
+            .arg(format!("-config-file={}", configuration.display()))
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().expect("the log twice"))
+            .stdout(output)
+            .spawn()
+            .expect("starting the program");
+        let mut agent = Self {
+            child,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, http)),
+            log,
+        };
+        agent.wait_until_ready();
+        agent
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // The write changes nothing that a test looks at.
+            let ready = Client::connect(self.address)
+                .and_then(|mut client| client.request("PUT", "/v1/kv/ready", b""));
+            if ready.as_ref().is_ok_and(|answer| answer.status == 200) {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().expect("asking for the process") {
+                panic!("the agent ended with {status}:\n{}", self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the agent accepts no writes ({ready:?}):\n{}",
+                self.log()
+            );
+            // Asked again soon; nothing wakes us when a process begins to listen.
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// What the agent has printed.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        match Client::connect(self.address) {
+            Ok(client) => client,
+            Err(error) => panic!("connecting: {error}\n{}", self.log()),
+        }
+    }
+
+    /// One request that must be answered.
+    pub(crate) fn request(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        match self.client().request(method, path, body) {
+            Ok(answer) => answer,
+            Err(error) => panic!("{method} {path}: {error}\n{}", self.log()),
+        }
+    }
+
+    /// One request that must be answered with 200; returns the body.
+    pub(crate) fn expect(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+        let answer = self.request(method, path, body);
+        assert_eq!(
+            answer.status,
+            200,
+            "{method} {path}: {}\n{}",
+            answer.text(),
+            self.log()
+        );
+        answer.body
+    }
+
+    /// `kill -9`: nothing in the process gets to run any more.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Ports that were free a moment ago.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    // All are held until the last is found, so that no two are the same.
+    let held = [(); N]
+        .map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("looking for a free port"));
+    held.each_ref().map(|listener| {
+        listener
+            .local_addr()
+            .expect("the port that was found")
+            .port()
+    })
+}
