@@ -10,4 +10,6 @@ pub mod command;
 pub mod config;
 pub mod console;
 pub mod flags;
+pub mod logging;
+pub mod release;
 pub mod run;

@@ -34,7 +34,9 @@ impl Log {
     /// # Errors
     /// If something logs already.
     pub fn start(level: LogLevel) -> anyhow::Result<Self> {
-        let log = Self(Arc::new(Mutex::new(Held { lines: Some(String::new()) })));
+        let log = Self(Arc::new(Mutex::new(Held {
+            lines: Some(String::new()),
+        })));
         let layer = Lines { log: log.clone() }.with_filter(filter(level));
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
         Ok(log)
@@ -73,7 +75,9 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
         LogLevel::Err => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
-    Targets::new().with_default(level).with_targets(QUIET.map(|name| (name, libraries)))
+    Targets::new()
+        .with_default(level)
+        .with_targets(QUIET.map(|name| (name, libraries)))
 }
 
 /// Turns events into lines.
@@ -86,7 +90,12 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut line = String::with_capacity(128);
         let now = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
         let metadata = event.metadata();
-        let _ = write!(line, "    {now} [{}] {}:", level(metadata), component(metadata));
+        let _ = write!(
+            line,
+            "    {now} [{}] {}:",
+            level(metadata),
+            component(metadata)
+        );
         event.record(&mut Fields(&mut line));
         line.push('\n');
         self.log.line(&line);
@@ -138,7 +147,9 @@ mod tests {
 
     #[test]
     fn lines_have_the_original_form() {
-        let log = Log(Arc::new(Mutex::new(Held { lines: Some(String::new()) })));
+        let log = Log(Arc::new(Mutex::new(Held {
+            lines: Some(String::new()),
+        })));
         let layer = Lines { log: log.clone() }.with_filter(filter(LogLevel::Info));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::error!(target: "consensus::log", file = "x", "cannot\nsync");

@@ -3,6 +3,7 @@
 use super::OK;
 use crate::console::Console;
 use crate::flags::Syntax;
+use crate::release::{BUILD, COMPATIBLE_VERSION};
 
 pub(super) const SYNTAX: Syntax = Syntax {
     name: "version",
@@ -14,9 +15,6 @@ pub(super) const SYNTAX: Syntax = Syntax {
     flags: &[],
 };
 
-/// The release whose behaviour this program has, as clients look for it.
-const COMPATIBLE_VERSION: &str = "0.7.1";
-
 pub(super) fn run(console: &mut Console<'_>) -> u8 {
     // Tools read the first line, so our own build stands on a later one.
     console.say(format_args!("Consul v{COMPATIBLE_VERSION}"));
@@ -25,8 +23,7 @@ pub(super) fn run(console: &mut Console<'_>) -> u8 {
          speaking to compatible agents)",
     );
     console.say(format_args!(
-        "Build {} (Rust, an independent implementation)",
-        env!("CARGO_PKG_VERSION")
+        "Build {BUILD} (Rust, an independent implementation)"
     ));
     OK
 }

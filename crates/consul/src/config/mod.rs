@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use document::{DecodeError, Document, decode};
 pub use host::Host;
-pub use settings::Settings;
+pub use settings::{ClientAddr, Listener, LogLevel, Settings};
 
 /// The largest configuration file that is read; enough for a hundred thousand service definitions.
 pub const FILE_SIZE_MAX: u64 = 32 << 20;
