@@ -10,22 +10,22 @@
 mod routes;
 
 mod call;
+mod config;
+mod error;
 mod options;
 mod query_string;
-mod error;
-mod config;
 
-mod kv;
-mod txn;
-mod catalog;
-mod health;
-mod session;
 mod acl;
-mod query;
-mod coordinate;
-mod status;
 mod agent;
+mod catalog;
+mod coordinate;
+mod health;
+mod kv;
+mod query;
+mod session;
 mod snapshot;
+mod status;
+mod txn;
 
 mod json;
 mod percent;
@@ -53,4 +53,17 @@ pub fn decode_bodies(bytes: &[u8]) {
     acl::fuzz(bytes);
     query::fuzz(bytes);
     txn::fuzz(bytes);
+}
+
+/// Reads the bytes as a request, down to its parameters, for fuzzing: nothing must panic.
+#[doc(hidden)]
+pub fn decode_request(bytes: &[u8]) {
+    let Some(request) = http::read_request(bytes) else {
+        return;
+    };
+    let _ = request.headers().count();
+    let _ = percent::decode(request.path(), percent::Part::Path);
+    if let Some(query) = query_string::QueryString::parse(request.query()) {
+        let _ = query.sorted();
+    }
 }

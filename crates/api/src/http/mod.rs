@@ -96,3 +96,36 @@ impl std::fmt::Debug for Reaction {
         }
     }
 }
+
+/// Reads the bytes as one request, for fuzzing: nothing must panic, and it must not matter in
+/// which pieces they come.
+pub(crate) fn read_request(bytes: &[u8]) -> Option<Request> {
+    let end = head::find_end(bytes, 0).ok().flatten()?;
+    let (head_bytes, rest) = bytes.split_at(end);
+    for cut in (0..end).step_by(1 + end / 16) {
+        let scanned = head::find_end(&head_bytes[..cut], 0);
+        assert_eq!(
+            scanned,
+            Ok(None),
+            "the head ends earlier when it comes in pieces"
+        );
+        assert_eq!(head::find_end(head_bytes, cut), Ok(Some(end)));
+    }
+    let head = head::parse(head_bytes).ok()?;
+    let read = |piece_size: usize| {
+        let mut decoder = framing::Decoder::new(head.framing);
+        let mut body = Vec::new();
+        for piece in rest.chunks(piece_size) {
+            let mut at = 0;
+            while at < piece.len() && !decoder.is_done() {
+                at += decoder.decode(&piece[at..], &mut body).ok()?;
+            }
+        }
+        Some((decoder.is_done(), body))
+    };
+    let at_once = read(rest.len().max(1));
+    assert_eq!(read(1), at_once);
+    let (_, body) = at_once?;
+    let body = Body::from(::bytes::Bytes::from(body));
+    Some(Request::from_head(head, head_bytes, None, body))
+}
