@@ -132,11 +132,17 @@ struct Upload {
     ended: bool,
 }
 
-/// What the bytes at hand are.
-enum Cut {
-    Request(Box<Exchange>, usize),
-    Partial,
-    Refused(Refusal),
+/// Why no further request is answered.
+enum End {
+    /// The client is gone or too slow, or we are closing.
+    Silent,
+    Refusal(Refusal),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
 }
 
 impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
@@ -148,69 +154,65 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
         });
         let found = poll_fn(|cx| self.poll_request(cx)).await;
         self.alarm.clear();
-        match found? {
+        match found {
             Ok(exchange) => Some(exchange),
-            Err(refusal) => {
+            Err(End::Silent) => None,
+            Err(End::Refusal(refusal)) => {
                 Box::pin(self.refuse(refusal)).await;
                 None
             }
         }
     }
 
-    /// Waits for a request; `None` when the client is gone, too slow, or we are closing.
-    fn poll_request(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Box<Exchange>, Refusal>>> {
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<Exchange>, End>> {
         loop {
-            if !self.input.is_empty() {
-                match cut(
-                    &self.input,
-                    &mut self.scanned,
-                    self.engine.config.head_bytes_max,
-                    self.peer,
-                ) {
-                    Cut::Request(exchange, used) => {
-                        self.consume(used);
-                        return Poll::Ready(Some(Ok(exchange)));
-                    }
-                    Cut::Refused(refusal) => return Poll::Ready(Some(Err(refusal))),
-                    Cut::Partial => {}
-                }
+            if let Some(exchange) = self.cut_input()? {
+                return Poll::Ready(Ok(exchange));
             }
             if self.closing.has_begun() || self.alarm.poll(cx) {
-                return Poll::Ready(None);
+                return Poll::Ready(Err(End::Silent));
             }
             let found = ready!(scratch::with_read(|buffer| {
-                let received = match ready!(poll_read(&mut self.stream, cx, buffer)) {
-                    Ok(received) if !received.is_empty() => received,
-                    Ok(_) | Err(_) => return Poll::Ready(Some(None)),
-                };
-                if !self.input.is_empty() {
-                    self.input.extend_from_slice(received);
-                    return Poll::Ready(None);
+                match ready!(poll_read(&mut self.stream, cx, buffer)) {
+                    Ok(received) if !received.is_empty() => Poll::Ready(self.take_in(received)),
+                    Ok(_) | Err(_) => Poll::Ready(Err(End::Silent)),
                 }
-                // The common case, a whole request in one read, never touches `input`.
-                self.scanned = 0;
-                let limit = self.engine.config.head_bytes_max;
-                match cut(received, &mut self.scanned, limit, self.peer) {
-                    Cut::Request(exchange, used) => {
-                        self.scanned = 0;
-                        self.input.extend_from_slice(&received[used..]);
-                        Poll::Ready(Some(Some(Ok(exchange))))
-                    }
-                    Cut::Refused(refusal) => Poll::Ready(Some(Some(Err(refusal)))),
-                    Cut::Partial => {
-                        self.input.extend_from_slice(received);
-                        self.alarm.set(self.engine.config.head_timeout);
-                        Poll::Ready(None)
-                    }
-                }
-            }));
-            if let Some(found) = found {
-                return Poll::Ready(found);
+            }))?;
+            if let Some(exchange) = found {
+                return Poll::Ready(Ok(exchange));
             }
         }
+    }
+
+    /// Looks for a request in what was received before.
+    fn cut_input(&mut self) -> Result<Option<Box<Exchange>>, End> {
+        if self.scanned == self.input.len() {
+            return Ok(None);
+        }
+        let limit = self.engine.config.head_bytes_max;
+        let Some((exchange, used)) = cut(&self.input, self.scanned, limit, self.peer)? else {
+            self.scanned = self.input.len();
+            return Ok(None);
+        };
+        self.consume(used);
+        Ok(Some(exchange))
+    }
+
+    /// Takes in what was just received; a whole request, the common case, never touches `input`.
+    fn take_in(&mut self, received: &[u8]) -> Result<Option<Box<Exchange>>, End> {
+        if !self.input.is_empty() {
+            self.input.extend_from_slice(received);
+            return Ok(None);
+        }
+        let limit = self.engine.config.head_bytes_max;
+        let Some((exchange, used)) = cut(received, 0, limit, self.peer)? else {
+            self.input.extend_from_slice(received);
+            self.scanned = received.len();
+            self.alarm.set(self.engine.config.head_timeout);
+            return Ok(None);
+        };
+        self.input.extend_from_slice(&received[used..]);
+        Ok(Some(exchange))
     }
 
     fn consume(&mut self, bytes: usize) {
@@ -603,23 +605,22 @@ impl Upload {
     }
 }
 
-/// Cuts the first request out of the bytes at hand.
-fn cut(bytes: &[u8], scanned: &mut usize, limit: usize, peer: Option<SocketAddr>) -> Cut {
+/// Cuts the first request out of the bytes at hand, and says how many of them it used up; `None`
+/// if its head is not all there. The first `scanned` bytes are known not to end a head.
+fn cut(
+    bytes: &[u8],
+    scanned: usize,
+    limit: usize,
+    peer: Option<SocketAddr>,
+) -> Result<Option<(Box<Exchange>, usize)>, Refusal> {
     // Some clients send an empty line after a body.
     let start = 2 * bytes.chunks(2).take_while(|pair| pair == b"\r\n").count();
-    let end = match head::find_end(bytes, start.max(*scanned)) {
-        Ok(Some(end)) if end <= limit => end,
-        Ok(None) if bytes.len() <= limit => {
-            *scanned = bytes.len();
-            return Cut::Partial;
-        }
-        Ok(_) => return Cut::Refused(Refusal::TooLarge),
-        Err(refusal) => return Cut::Refused(refusal),
+    let end = match head::find_end(bytes, start.max(scanned))? {
+        Some(end) if end <= limit => end,
+        None if bytes.len() <= limit => return Ok(None),
+        Some(_) | None => return Err(Refusal::TooLarge),
     };
-    let head = match head::parse(&bytes[start..end]) {
-        Ok(head) => head,
-        Err(refusal) => return Cut::Refused(refusal),
-    };
+    let head = head::parse(&bytes[start..end])?;
     let manners = Manners {
         is_1_1: head.is_1_1,
         head_only: head.method == Method::HEAD,
@@ -654,14 +655,12 @@ fn cut(bytes: &[u8], scanned: &mut usize, limit: usize, peer: Option<SocketAddr>
         }
     };
     let request = Request::from_head(head, &bytes[start..end], peer, body);
-    Cut::Request(
-        Box::new(Exchange {
-            request,
-            manners,
-            upload,
-        }),
-        used,
-    )
+    let exchange = Exchange {
+        request,
+        manners,
+        upload,
+    };
+    Ok(Some((Box::new(exchange), used)))
 }
 
 fn poll_read<'a, T: AsyncRead + Unpin>(
