@@ -116,6 +116,17 @@ impl Service for Subject {
                 sender.try_send(Err("the disk is gone")).unwrap();
                 Response::new(StatusCode::OK).with_channel(receiver).into()
             }
+            // A stream that waits, and counts as long as somebody listens.
+            "/endless" => {
+                let counted = Counted::new(&self.waiting);
+                let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
+                tokio::spawn(async move {
+                    sender.send(Ok(Bytes::from("first"))).await.ok();
+                    sender.closed().await;
+                    drop(counted);
+                });
+                Response::new(StatusCode::OK).with_channel(receiver).into()
+            }
             "/empty" => Response::new(StatusCode::NO_CONTENT).into(),
             other => Response::text(StatusCode::NOT_FOUND, other.to_owned()).into(),
         }
@@ -625,6 +636,35 @@ async fn a_parked_request_is_dropped_when_its_client_hangs_up() {
     server.await.unwrap();
     assert_eq!(world.waiting.load(Ordering::Relaxed), 0);
     assert_eq!(world.engine.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_parked_request_with_a_body_on_its_way_loses_neither() {
+    let world = world(Config::default());
+    let (mut client, _server) = world.connect();
+    let request = put("/park?1", &get("/now?2"));
+    client.send(&request[..request.len() - 5]).await;
+    settle().await;
+    assert_eq!(world.waiting.load(Ordering::Relaxed), 1);
+    client.send(&request[request.len() - 5..]).await;
+    settle().await;
+    world.gate.send_replace(true);
+    assert_eq!(client.answer().await, "200 OK: 1");
+    client.assert_open().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_dropped_when_its_client_hangs_up() {
+    let world = world(Config::default());
+    let (mut client, server) = world.connect();
+    client.send(get("/endless")).await;
+    client.head().await;
+    assert_eq!(client.exactly(10).await, "5\r\nfirst\r\n");
+    assert_eq!(world.waiting.load(Ordering::Relaxed), 1);
+    drop(client);
+    server.await.unwrap();
+    settle().await;
+    assert_eq!(world.waiting.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
