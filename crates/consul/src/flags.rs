@@ -333,7 +333,11 @@ fn parse_uint(text: &str) -> Result<u64, String> {
     })
 }
 
-fn parse_int(text: &str) -> Result<i64, String> {
+/// A whole number as Go's flags read it: decimal, `0x` or octal with a leading zero.
+///
+/// # Errors
+/// Go's text for what is wrong with it.
+pub fn parse_int(text: &str) -> Result<i64, String> {
     let (sign, magnitude) = match text.as_bytes().first() {
         Some(b'-') => ("-", &text[1..]),
         Some(b'+') => ("", &text[1..]),

@@ -4,6 +4,8 @@ use std::future::Future;
 
 use client::{Address, Client, Config, Consistency, Credentials, QueryOptions, WriteOptions};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::FAILED;
 use crate::console::Console;
 use crate::flags::{self, Flag, Parsed, Value};
@@ -104,24 +106,29 @@ pub(super) fn write_options(parsed: &Parsed) -> WriteOptions {
     }
 }
 
-/// Runs the part of a command that waits for an agent. A signal ends it in an orderly way, so that what it has
-/// begun on disk is cleared away.
+/// Runs the part of a command that waits for an agent.
 pub(super) fn wait_for<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|why| format!("Error starting: {why}"))?;
-    runtime.block_on(async {
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .map_err(|why| format!("Error starting: {why}"))?;
-        tokio::select! {
-            biased;
-            done = work => done,
-            _ = tokio::signal::ctrl_c() => Err("Interrupted".to_owned()),
-            _ = terminate.recv() => Err("Terminated".to_owned()),
-        }
-    })
+    runtime.block_on(work)
+}
+
+/// Gives up on `work` when a signal asks the program to end, so that what was begun on disk is cleared away.
+///
+/// Only for work that never blocks on a stream of the console: from the first call on these signals do nothing else.
+pub(super) async fn unless_stopped<T>(
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|why| format!("Error starting: {why}"))?;
+    tokio::select! {
+        biased;
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Err("Interrupted".to_owned()),
+        _ = terminate.recv() => Err("Terminated".to_owned()),
+    }
 }
 
 /// Says why a command failed, where the original says it, and gives the status.

@@ -88,9 +88,11 @@ impl Document {
     pub fn set_text(&mut self, path: &'static str, text: &str) -> Result<(), DecodeError> {
         let key = keys::find(path).expect("a flag sets a key of the list");
         let value = match key.shape {
-            Shape::Int => text.parse::<i64>().map(Value::from).map_err(|_| {
-                DecodeError::Types(vec![mistyped(&keys::shown(path), "int", "string")])
-            })?,
+            Shape::Int => crate::flags::parse_int(text)
+                .map(Value::from)
+                .map_err(|_| {
+                    DecodeError::Types(vec![mistyped(&keys::shown(path), "int", "string")])
+                })?,
             Shape::Bool => Value::Bool(crate::flags::parse_bool(text).unwrap_or(false)),
             Shape::List => {
                 let mut list = match self.values.remove(path) {
