@@ -373,10 +373,8 @@ fn banner(settings: &Settings) {
     let ports = &settings.ports;
     say("==> Consul agent running!");
     let lines = [
-        (
-            "Version",
-            format!("'v{}' ({})", release::COMPATIBLE_VERSION, release::BUILD),
-        ),
+        ("Version", format!("'v{}'", release::COMPATIBLE_VERSION)),
+        ("Build", format!("'{}'", release::BUILD)),
         ("Node name", format!("'{}'", settings.node_name)),
         ("Datacenter", format!("'{}'", settings.datacenter)),
         (
@@ -393,7 +391,7 @@ fn banner(settings: &Settings) {
         ),
     ];
     for (label, value) in lines {
-        say(&format!("{label:>17}: {value}"));
+        say(&format!("{label:>18}: {value}"));
     }
     say("\n==> Log data will now stream in as it occurs:\n");
 }

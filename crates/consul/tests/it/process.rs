@@ -23,6 +23,11 @@ impl Agent {
     /// Starts a server over the data in `folder` and waits until it accepts writes. `folder` also takes its
     /// configuration and its log.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_as(folder, "one", &[])
+    }
+
+    /// The same under this node name, with further flags.
+    pub(crate) fn start_as(folder: &Path, node: &str, flags: &[&str]) -> Self {
         let [http, rpc, serf_lan, serf_wan] = free_ports();
         let configuration = folder.join("agent.json");
         let ports = format!(
@@ -32,16 +37,12 @@ impl Agent {
         let log = folder.join("agent.log");
         let output = File::create(&log).expect("creating the log");
         let child = Command::new(env!("CARGO_BIN_EXE_consul"))
-            .args([
-                "agent",
-                "-server",
-                "-bootstrap",
-                "-node=one",
-                "-log-level=info",
-            ])
+            .args(["agent", "-server", "-bootstrap", "-log-level=info"])
+            .arg(format!("-node={node}"))
             .args(["-bind=127.0.0.1", "-client=127.0.0.1"])
             .arg(format!("-data-dir={}", folder.join("data").display()))
             .arg(format!("-config-file={}", configuration.display()))
+            .args(flags)
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("the log twice"))
             .stdout(output)
