@@ -129,16 +129,17 @@ impl Change<'_> {
         self.touched.tree(prefix);
     }
 
-    /// Something was deleted that is remembered until it is reaped.
+    /// Something was deleted that is remembered until it is reaped; said once.
     pub(crate) fn deleted(&mut self) {
-        self.effect(Effect::KeysDeleted { index: self.index });
-    }
-
-    /// Something has to happen later. The same effect twice is said once.
-    pub(crate) fn effect(&mut self, effect: Effect) {
+        let effect = Effect::KeysDeleted { index: self.index };
         if !self.effects.contains(&effect) {
             self.effects.push(effect);
         }
+    }
+
+    /// Something has to happen later.
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
     }
 
     /// Forgets deletions.

@@ -5,11 +5,8 @@
 use model::{Error, Index, RESTORE_OPEN_MAX_MS, RestoreBegin, RestoreChunk, RestoreCommit, Uuid};
 use sha2::{Digest, Sha256};
 
-use crate::archive::Loader;
+use crate::archive::{INDEX_MAX, Loader};
 use crate::state::State;
-
-/// The highest index that an archive may claim: far beyond any that was ever reached, and far enough from the end that ours can go on from it.
-const INDEX_MAX: Index = 1 << 62;
 
 /// A restore that has begun and is not committed yet.
 pub(crate) struct OpenRestore {

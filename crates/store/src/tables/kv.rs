@@ -1,9 +1,5 @@
 //! Keys and values.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::ops::Bound;
-
 use imbl::OrdSet;
 use model::{
     ApplyResult, Error, KvEntry, KvOp, KvParts, KvVerb, Reply, Text, TxnError, TxnOutcome,
@@ -15,42 +11,14 @@ use crate::quote::go_quoted;
 use crate::state::State;
 use crate::tables::Table;
 
-/// An entry in its place: ordered and looked up by its key alone.
-///
-/// Eight bytes a row; a map from key to entry would hold every key twice.
-#[derive(Debug, Clone)]
-struct Row(KvEntry);
+use rows::Rows;
 
-impl PartialEq for Row {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key() == other.0.key()
-    }
-}
-
-impl Eq for Row {}
-
-impl PartialOrd for Row {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Row {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.key().cmp(other.0.key())
-    }
-}
-
-impl Borrow<[u8]> for Row {
-    fn borrow(&self) -> &[u8] {
-        self.0.key()
-    }
-}
+mod rows;
 
 /// All keys, by key, and which of them each session holds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kv {
-    rows: OrdSet<Row>,
+    rows: Rows,
     /// (session, key) of every locked key.
     held: OrdSet<(Uuid, Text)>,
 }
@@ -59,9 +27,8 @@ impl Kv {
     /// Puts an entry in its place; what was there before comes back.
     pub(crate) fn insert(&mut self, entry: KvEntry) -> Option<KvEntry> {
         let session = entry.session();
-        // A clone of the handle, to note the key without a copy unless it is locked.
         let locked = session.map(|id| (id, Text::from(entry.key())));
-        let old = self.rows.insert(Row(entry)).map(|row| row.0);
+        let old = self.rows.insert(entry);
         if let Some(before) = old.as_ref().and_then(KvEntry::session)
             && Some(before) != session
             && let Some(old) = &old
@@ -76,7 +43,7 @@ impl Kv {
 
     /// Takes an entry away.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<KvEntry> {
-        let entry = self.rows.remove(key)?.0;
+        let entry = self.rows.remove(key)?;
         if let Some(session) = entry.session() {
             self.held.remove(&(session, Text::from(entry.key())));
         }
@@ -85,7 +52,7 @@ impl Kv {
 
     /// The entry of this key.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&KvEntry> {
-        self.rows.get(key).map(|row| &row.0)
+        self.rows.get(key)
     }
 
     /// How many there are.
@@ -95,14 +62,13 @@ impl Kv {
 
     /// All entries, by key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &KvEntry> {
-        self.rows.iter().map(|row| &row.0)
+        self.rows.iter()
     }
 
     /// The entries whose keys begin so, by key.
     pub(crate) fn under<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = &'a KvEntry> {
         self.rows
-            .range::<_, [u8]>((Bound::Included(prefix), Bound::Unbounded))
-            .map(|row| &row.0)
+            .from(prefix)
             .take_while(move |entry| entry.key().starts_with(prefix))
     }
 
@@ -208,23 +174,34 @@ impl Change<'_> {
     }
 
     fn write_key(&mut self, op: &KvOp) -> Result<Done, String> {
-        let existing = self.state.kv.get(&op.key);
-        let modified = existing.map_or(0, KvEntry::modify_index);
-        let holder = existing.and_then(KvEntry::session);
-        let lock_index = existing.map_or(0, KvEntry::lock_index);
+        let existing = self.state.kv.get(&op.key).map(KvEntry::parts);
+        let modified = existing.map_or(0, |entry| entry.modify_index);
+        let holder = existing.and_then(|entry| entry.session);
+        let lock_index = existing.map_or(0, |entry| entry.lock_index);
+        // What is kept of an entry when it is written; the rest comes with the operation.
+        let kept = KvParts {
+            session: holder,
+            create_index: existing.map_or(self.index, |entry| entry.create_index),
+            ..KvParts::default()
+        };
         match &op.verb {
-            // The original stores the lock index that came with a plain write, which is 0, even while the key is locked.
-            KvVerb::Set => Ok(self.put(op, 0, holder)),
             // An absent key has the index 0.
             KvVerb::Cas(index) if *index != modified => Ok(Done::No),
-            KvVerb::Cas(_) => Ok(self.put(op, 0, holder)),
+            // The original stores the lock index that came with a plain write, which is 0, even while the key is locked.
+            KvVerb::Set | KvVerb::Cas(_) => Ok(self.put(op, kept)),
             KvVerb::Lock(session) => {
                 let session = self.session_to_lock_with(session)?;
-                match holder {
-                    Some(other) if other != session => Ok(Done::No),
-                    Some(_) => Ok(self.put(op, lock_index, Some(session))),
-                    None => Ok(self.put(op, lock_index.saturating_add(1), Some(session))),
-                }
+                let lock_index = match holder {
+                    Some(other) if other != session => return Ok(Done::No),
+                    Some(_) => lock_index,
+                    None => lock_index.saturating_add(1),
+                };
+                let locked = KvParts {
+                    session: Some(session),
+                    lock_index,
+                    ..kept
+                };
+                Ok(self.put(op, locked))
             }
             KvVerb::Unlock(session) => {
                 if session.is_empty() {
@@ -233,14 +210,15 @@ impl Change<'_> {
                 if holder.is_none() || holder != model::parse_uuid(session) {
                     return Ok(Done::No);
                 }
-                Ok(self.put(op, lock_index, None))
-            }
-            KvVerb::Delete => {
-                self.delete_key(&op.key);
-                Ok(Done::Yes(None))
+                let unlocked = KvParts {
+                    session: None,
+                    lock_index,
+                    ..kept
+                };
+                Ok(self.put(op, unlocked))
             }
             KvVerb::DeleteCas(index) if existing.is_some() && *index != modified => Ok(Done::No),
-            KvVerb::DeleteCas(_) => {
+            KvVerb::Delete | KvVerb::DeleteCas(_) => {
                 self.delete_key(&op.key);
                 Ok(Done::Yes(None))
             }
@@ -248,6 +226,7 @@ impl Change<'_> {
                 self.delete_tree(&op.key);
                 Ok(Done::Yes(None))
             }
+            // Whoever calls has kept these apart.
             KvVerb::Get | KvVerb::GetTree | KvVerb::CheckIndex(_) | KvVerb::CheckSession(_) => {
                 Ok(Done::No)
             }
@@ -270,21 +249,14 @@ impl Change<'_> {
         Ok(id)
     }
 
-    /// Writes the value and flags of an operation.
-    fn put(&mut self, op: &KvOp, lock_index: u64, session: Option<Uuid>) -> Done {
-        let create_index = self
-            .state
-            .kv
-            .get(&op.key)
-            .map_or(self.index, KvEntry::create_index);
+    /// Writes the key, value and flags of an operation, and the rest as it is given.
+    fn put(&mut self, op: &KvOp, rest: KvParts<'_>) -> Done {
         let entry = KvEntry::new(&KvParts {
             key: &op.key,
             value: &op.value,
             flags: op.flags,
-            lock_index,
-            session,
-            create_index,
             modify_index: self.index,
+            ..rest
         });
         self.put_entry(entry.clone());
         Done::Yes(Some(entry))

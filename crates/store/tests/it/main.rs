@@ -1,4 +1,11 @@
 //! The store from outside.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod archive;
+mod checkpoint;
+mod decode;
+mod model;
+mod naive;
 mod script;
 mod waking;
