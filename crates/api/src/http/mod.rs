@@ -12,7 +12,7 @@
 //! and not by hyper's connection: that one holds two buffers for as long as a handler waits,
 //! answers a bad request in its own words and refuses paths that clients of the original send.
 //! To park on top of it would have meant two writers of answers, one of hyper and one of ours.
-//! Whatever two readers could understand differently is refused by [`head`], not interpreted.
+//! Whatever two readers could understand differently is refused by `head.rs`, not interpreted.
 //!
 //! Start reading at [`Engine::serve`], then `connection.rs`, which is the life of one connection.
 
