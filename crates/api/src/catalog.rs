@@ -277,8 +277,10 @@ impl Encode for Service {
 impl Encode for NodeServices {
     fn encode(&self, out: &mut Vec<u8>) {
         object(out, |o| {
+            let mut services: Vec<_> = self.services.iter().collect();
+            services.sort_by(|a, b| a.id.cmp(&b.id));
             o.field("Node", &self.node).object("Services", |o| {
-                for service in &self.services {
+                for service in services {
                     o.entry(&service.id, service);
                 }
             });
@@ -317,13 +319,15 @@ impl Encode for Row<'_> {
     }
 }
 
-/// Names with lists, as an object.
+/// Names with lists, as an object: like every map, in the order of the names' bytes.
 struct ByName<'a>(&'a [(Text, Vec<Text>)]);
 
 impl Encode for ByName<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
+        let mut entries: Vec<_> = self.0.iter().collect();
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
         object(out, |o| {
-            for (name, values) in self.0 {
+            for (name, values) in entries {
                 o.entry(name, values);
             }
         });

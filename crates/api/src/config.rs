@@ -13,7 +13,7 @@ pub struct Config {
     pub acl_token: Text,
     /// Headers of every answer under `/v1/`, errors included, in this order. Default: none.
     ///
-    /// Names are written as they stand here; the original writes them in `Title-Case`.
+    /// Names are written in `Title-Case`, as the original does. Those that say what a body is and where it ends are left out.
     pub response_headers: Vec<(String, String)>,
     /// Indent JSON also where `?pretty` does not ask for it. Default: no.
     pub pretty: bool,

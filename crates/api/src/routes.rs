@@ -155,15 +155,20 @@ pub struct Api {
 
 impl Api {
     pub(crate) fn new(cluster: Cluster, agent: Agent, config: Config) -> Self {
-        let header = |(name, value): &(String, String)| {
-            (Cow::Owned(name.clone()), HeaderValue::from(value.clone()))
-        };
+        let headers = config.response_headers.iter();
+        let headers = headers.filter(|(name, _)| is_configurable(name));
+        let headers = headers.map(|(name, value)| {
+            (
+                Cow::Owned(title_case(name)),
+                HeaderValue::from(value.clone()),
+            )
+        });
         Self {
             cluster,
             agent,
             chance: Chance::new(config.seed),
             empty: Text::default(),
-            headers: config.response_headers.iter().map(header).collect(),
+            headers: headers.collect(),
             config,
         }
     }
@@ -227,6 +232,42 @@ impl Api {
         let headers = Arc::clone(&self.headers);
         Box::pin(async move { with_headers(response.await, &headers) })
     }
+}
+
+/// Whether a header may be configured.
+///
+/// What a body is and where it ends is not for configuration to say: with `text/html` on every answer a browser would run what an error repeats of its request.
+fn is_configurable(name: &str) -> bool {
+    const OURS: [&str; 5] = [
+        "Content-Type",
+        "X-Content-Type-Options",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Connection",
+    ];
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let is_fit = !name.is_empty()
+        && name.bytes().all(is_name)
+        && !OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+    if !is_fit {
+        tracing::warn!("the response header {name:?} can't be configured and is left out");
+    }
+    is_fit
+}
+
+/// The name as the original writes it: `X-Frame-Options`.
+fn title_case(name: &str) -> String {
+    let mut upper = true;
+    let case = |c: char| {
+        let cased = if upper {
+            c.to_ascii_uppercase()
+        } else {
+            c.to_ascii_lowercase()
+        };
+        upper = c == '-';
+        cased
+    };
+    name.chars().map(case).collect()
 }
 
 /// The configured headers do not replace those that the answer needs.

@@ -8,7 +8,7 @@ use model::{
 };
 use rpc::Meta;
 
-use crate::call::{Answer, Call, collect_json, failed_read, rendered, set_contact};
+use crate::call::{Answer, Call, collect_json, rendered, set_contact};
 use crate::error::{bad_request, failed, too_large};
 use crate::http::{Response, StatusCode};
 use crate::json::{DecodeError, Encode, Reader, decode, indent, object};
@@ -48,7 +48,11 @@ pub(crate) fn txn(call: Call<'_>) -> Result<Answer, Response> {
         }
         match api.cluster.read(TxnRead { ops }, read_options).await {
             Ok(answered) => Ok(shown(&answered.answer, Some(&answered.meta), pretty)),
-            Err(error) => Err(failed_read(&error)),
+            Err(error) => {
+                let mut response = failed(&error);
+                set_contact(&mut response, &Meta::default());
+                Err(response)
+            }
         }
     }))
 }

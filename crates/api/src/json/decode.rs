@@ -39,7 +39,7 @@ pub(crate) enum DecodeError {
     },
     /// It is of the right kind and yet makes no sense.
     Value(String),
-    /// One of the above in this field.
+    /// One of the above in the field at the end of this path.
     Field(String, Box<Self>),
 }
 
@@ -60,6 +60,17 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+impl DecodeError {
+    /// The same, found in the field of that name.
+    fn within(self, name: &str) -> Self {
+        match self {
+            Self::Field(inner, error) => Self::Field(format!("{name}.{inner}"), error),
+            Self::Type { .. } | Self::Value(_) => Self::Field(name.to_owned(), Box::new(self)),
+            Self::Empty | Self::Cut | Self::Syntax { .. } | Self::Depth => self,
+        }
+    }
+}
 
 /// Reads the first value of a body; what follows it is ignored.
 pub(crate) fn decode<'a, T>(
@@ -97,15 +108,7 @@ impl<'a> Reader<'a> {
                 }
                 None => b"",
             };
-            each(reader, lower).map_err(|error| match error {
-                DecodeError::Type { .. } | DecodeError::Value(_) | DecodeError::Field(..) => {
-                    DecodeError::Field(name.clone().into_owned(), Box::new(error))
-                }
-                DecodeError::Empty
-                | DecodeError::Cut
-                | DecodeError::Syntax { .. }
-                | DecodeError::Depth => error,
-            })
+            each(reader, lower).map_err(|error| error.within(name))
         })
     }
 

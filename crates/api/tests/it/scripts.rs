@@ -77,6 +77,8 @@ fn play(script: &str) -> String {
         let mut request: Option<(Method, &str)> = None;
         let mut headers = Vec::new();
         let mut body: Option<Vec<u8>> = None;
+        // Two lines of text have a line end between them.
+        let mut was_text = false;
         for line in block.lines().filter(|line| !line.starts_with('<')) {
             writeln!(played, "{line}").unwrap();
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -91,15 +93,17 @@ fn play(script: &str) -> String {
                 ">" => match rest.split_once(' ') {
                     Some(("|", text)) => {
                         let body = body.get_or_insert_default();
-                        if !body.is_empty() {
+                        if was_text {
                             body.push(b'\n');
                         }
                         body.extend_from_slice(text.as_bytes());
+                        was_text = true;
                     }
                     // a long body: how often, and what
                     Some(("*", text)) => {
                         let (count, text) = text.split_once(' ').unwrap();
                         let body = body.get_or_insert_default();
+                        was_text = false;
                         body.extend_from_slice(text.repeat(count.parse().unwrap()).as_bytes());
                     }
                     _ => headers.push(rest.split_once(": ").unwrap()),
