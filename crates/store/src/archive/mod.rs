@@ -36,6 +36,7 @@ pub use error::{Position, StateError};
 pub use kind::{Kind, TypeName, is_later, type_name};
 pub use loader::Loader;
 pub use refusal::{BadUuid, Fault, Refusal};
+pub(crate) use rules::INDEX_MAX;
 pub use verify::{Chunks, Tally, Unknown, Verified, verify};
 
 /// How much is gathered before it is written.

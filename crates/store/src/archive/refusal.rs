@@ -48,6 +48,9 @@ pub enum Fault {
     /// A query whose name another one has.
     #[error("name '{0}' aliases an existing query name")]
     NameTaken(String),
+    /// An index from which ours could not go on.
+    #[error("index {0} is beyond all that can be")]
+    Index(u64),
     /// A session that is to do something unheard of when it ends.
     #[error("Invalid session behavior: {0}")]
     Behavior(String),

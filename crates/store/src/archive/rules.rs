@@ -10,6 +10,9 @@ use super::kind::Kind;
 use super::refusal::{Fault, Refusal};
 use super::{acl, catalog, coordinate, kv, query, session};
 
+/// The highest index that is believed: far beyond any that was ever reached, and far enough from the end that ours can go on from it.
+pub(crate) const INDEX_MAX: Index = 1 << 62;
+
 /// A record that was read and may be taken.
 #[derive(Debug)]
 pub(super) enum Record<'a> {
@@ -42,16 +45,30 @@ impl Rules {
                 self.register(&registration)?;
                 Record::Register(registration)
             }
-            Kind::Kvs => Record::Kv(kv::decode(object)?),
-            Kind::Session => Record::Session(session::decode(object)?),
-            Kind::Acl => Record::Acl(acl::decode(object)?),
+            Kind::Kvs => {
+                let entry = kv::decode(object)?;
+                check_index("failed inserting kvs entry", entry.modify_index)?;
+                Record::Kv(entry)
+            }
+            Kind::Session => {
+                let session = session::decode(object)?;
+                check_index("failed inserting session", session.modify_index)?;
+                Record::Session(session)
+            }
+            Kind::Acl => {
+                let token = acl::decode(object)?;
+                check_index("failed restoring acl", token.modify_index)?;
+                Record::Acl(token)
+            }
             Kind::Tombstone => {
                 let (key, index) = kv::decode_tombstone(object)?;
+                check_index("failed restoring tombstone", index)?;
                 Record::Tombstone(key, index)
             }
             Kind::Coordinates => Record::Coordinates(coordinate::decode(object)?),
             Kind::Query => {
                 let query = query::decode(object)?;
+                check_index("failed restoring prepared query", query.modify_index)?;
                 self.query(&query)?;
                 Record::Query(query)
             }
@@ -108,4 +125,14 @@ impl Rules {
         self.query_names.insert(query.id, name);
         Ok(())
     }
+}
+
+fn check_index(step: &'static str, index: Index) -> Result<(), Refusal> {
+    if index > INDEX_MAX {
+        return Err(Refusal::Row {
+            step,
+            fault: Fault::Index(index),
+        });
+    }
+    Ok(())
 }

@@ -10,8 +10,8 @@ use wire::msgpack::{Record, RecordReader};
 use super::decode_header;
 use super::error::{Position, StateError};
 use super::kind::{Kind, is_later};
-use super::refusal::Refusal;
-use super::rules::Rules;
+use super::refusal::{Fault, Refusal};
+use super::rules::{INDEX_MAX, Rules};
 
 /// What to do with records of types that only later releases know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,10 @@ pub fn verify(state: impl Read, unknown: Unknown) -> Result<Verified, StateError
         chunks: 0,
         hash: [0; 32],
     };
+    if verified.last_index > INDEX_MAX {
+        let index = verified.last_index;
+        return Err(StateError::Header(format!("{}", Fault::Index(index))));
+    }
     let mut rules = Rules::default();
     let mut hash = Sha256::new();
     let mut packing = Packing::default();

@@ -47,7 +47,7 @@ const FOUND: &[(&str, &str, Option<&str>)] = &[
     ("[-a]+", "a-a", Some("a-a")),
     ("[a-c]+", "xbcax", Some("bca")),
     ("[[a]+", "[a[", Some("[a[")),
-    ("[a[b]+]", "ab]", None),
+    ("[a[b]+]", "xab]", Some("ab]")),
     ("[a[b]+", "a[b", Some("a[b")),
     ("[ #]+", "a # b", Some(" # ")),
     (r"[\]\\]+", r"]\", Some(r"]\")),
