@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::request::Question;
 use crate::{Answer, Client, Error, QueryOptions, WriteOptions};
@@ -66,6 +66,22 @@ pub enum DeleteCondition {
     Always,
     /// The key was last changed at this index.
     Unchanged(u64),
+}
+
+/// One operation of a transaction.
+#[derive(Debug, Serialize)]
+struct Operation<'a> {
+    #[serde(rename = "KV")]
+    kv: Set<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Set<'a> {
+    verb: &'static str,
+    key: &'a str,
+    value: String,
+    flags: u64,
 }
 
 impl Client {
@@ -144,6 +160,38 @@ impl Client {
             PutCondition::Release(session) => question.parameter("release", session),
         };
         self.json(self.send_ok(question).await?).await
+    }
+
+    /// Writes several values in one transaction, whatever their conditions say, and says whether it went through:
+    /// all of them are written or none.
+    ///
+    /// Servers take at most 64 values and half a MiB at once.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn kv_put_all(&self, puts: &[KvPut], options: &WriteOptions) -> Result<bool, Error> {
+        let operations: Vec<Operation<'_>> = puts
+            .iter()
+            .map(|put| Operation {
+                kv: Set {
+                    verb: "set",
+                    key: &put.key,
+                    value: base64_simd::STANDARD.encode_to_string(&put.value),
+                    flags: put.flags,
+                },
+            })
+            .collect();
+        let body = serde_json::to_vec(&operations).map_err(|why| Error::Decode(why.to_string()))?;
+        let question = Question::new(Method::PUT, "/v1/txn")
+            .parameters(options.parameters())
+            .token(&options.token)
+            .body(body);
+        let response = self.send(question).await?;
+        match response.status() {
+            StatusCode::OK => self.bytes(response).await.map(|_| true),
+            StatusCode::CONFLICT => self.bytes(response).await.map(|_| false),
+            _ => Err(self.unexpected(response).await),
+        }
     }
 
     /// Deletes a key, and says whether its condition held.

@@ -298,24 +298,6 @@ pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
             return FAILED;
         }
     };
-    for warning in &settings.warnings {
-        console.say(format_args!("==> WARNING: {warning}"));
-    }
-    for (names, consequence) in [
-        (
-            &settings.no_effect,
-            "Settings without effect in this version",
-        ),
-        (&settings.ignored, "Ignored settings of other releases"),
-    ] {
-        if !names.is_empty() {
-            console.say(format_args!(
-                "==> WARNING: {consequence}: {}",
-                names.join(", ")
-            ));
-        }
-    }
-    let _ = console.output.flush();
     match crate::run::agent(settings) {
         Ok(status) => status,
         Err(problem) => {

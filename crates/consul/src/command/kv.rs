@@ -101,7 +101,7 @@ pub(super) const IMPORT: Syntax = Syntax {
     summary: "Writes the keys and values of a JSON list",
     about: "Writes every key of a JSON list as kv export prints it. DATA is the list itself, the name of a file \
             behind @, or - for standard input. The list is checked before anything is written; then the keys are \
-            written one by one up to the first that fails.",
+            written in order, up to the first that fails.",
     example: "consul kv import @config.json\n\
               consul kv export config/ | consul kv import -http-addr=other:8500 -",
     flags: &[http::AGENT, http::DATACENTER, http::STALE],
@@ -403,16 +403,41 @@ pub(super) fn import(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
     };
     with_client(parsed, console, async |client, console| {
         let options = http::write_options(parsed);
-        for put in &puts {
-            let key = &put.key;
-            client
-                .kv_put(put, &options)
-                .await
-                .map_err(|why| format!("Error! Failed writing data for key {key}: {why}"))?;
-            console.say(format_args!("Imported: {key}"));
+        let mut rest = &puts[..];
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(batch_len(rest));
+            rest = after;
+            // One round trip for many keys; where that isn't to be had, one by one, so that it is known which one failed.
+            let together = batch.len() > 1
+                && client
+                    .kv_put_all(batch, &options)
+                    .await
+                    .is_ok_and(|all| all);
+            for put in batch {
+                let key = &put.key;
+                if !together {
+                    let written = client.kv_put(put, &options).await;
+                    written.map_err(|why| {
+                        format!("Error! Failed writing data for key {key}: {why}")
+                    })?;
+                }
+                console.say(format_args!("Imported: {key}"));
+            }
         }
         Ok(())
     })
+}
+
+/// How many of the next keys go into one transaction, at least 1: the servers' limits, with room to spare.
+fn batch_len(puts: &[KvPut]) -> usize {
+    const COUNT_MAX: usize = 64;
+    const SIZE_MAX: usize = 256 << 10;
+    let mut size = 0;
+    let fits = |put: &&KvPut| {
+        size += put.key.len() + put.value.len();
+        size <= SIZE_MAX
+    };
+    puts.iter().take(COUNT_MAX).take_while(fits).count().max(1)
 }
 
 /// All that is to be written, so that a list with a mistake at its end writes nothing.
@@ -544,6 +569,7 @@ fn broken_output(why: &std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::command::stub::{Asked, Reply, Stub};
     use crate::console::tests::{Printed, consul};
 
@@ -878,6 +904,9 @@ mod tests {
     fn an_import_writes_in_order_and_stops_at_the_first_failure() {
         let stub = Stub::tcp(|asked| match asked.line.as_str() {
             "PUT /v1/kv/bad" => Reply::status(500, "No cluster leader"),
+            "PUT /v1/txn" if asked.body.windows(5).any(|part| part == b"\"bad\"") => {
+                Reply::status(409, "{}")
+            }
             _ => Reply::ok("true"),
         });
         let list =
@@ -888,11 +917,17 @@ mod tests {
             (0, "Imported: a\nImported: /b/../c\n")
         );
         let asked = stub.asked();
+        assert_eq!(asked[0].line, "PUT /v1/txn");
         assert_eq!(
-            (asked[0].line.as_str(), asked[0].body.as_slice()),
-            ("PUT /v1/kv/a?flags=5", &b"a"[..])
+            String::from_utf8_lossy(&asked[0].body),
+            r#"[{"KV":{"Verb":"set","Key":"a","Value":"YQ==","Flags":5}},{"KV":{"Verb":"set","Key":"/b/../c","Value":"","Flags":0}}]"#
         );
-        assert_eq!(asked[1].line, "PUT /v1/kv/%2Fb%2F..%2Fc");
+
+        let single = r#"[{"key":"/b/../c","flags":5,"value":"YQ=="}]"#;
+        assert_eq!(run(&stub, &["kv", "import", single], b"").status, 0);
+        let asked = stub.asked();
+        assert_eq!(asked[0].line, "PUT /v1/kv/%2Fb%2F..%2Fc?flags=5");
+        assert_eq!(asked[0].body, b"a");
 
         let list = r#"[{"key":"a","value":""},{"key":"bad","value":""},{"key":"c","value":""}]"#;
         let printed = run(&stub, &["kv", "import", list], b"");
@@ -903,6 +938,22 @@ mod tests {
                 "Imported: a\nError! Failed writing data for key bad: Unexpected response code: 500 (No cluster leader)\n"
             )
         );
-        assert_eq!(stub.lines().len(), 2);
+        assert_eq!(
+            stub.lines(),
+            ["PUT /v1/txn", "PUT /v1/kv/a", "PUT /v1/kv/bad"]
+        );
+    }
+
+    #[test]
+    fn batches_stay_within_the_servers_limits() {
+        let put = |size: usize| KvPut {
+            key: "key".to_owned(),
+            value: vec![0; size].into(),
+            flags: 0,
+            condition: PutCondition::Always,
+        };
+        assert_eq!(batch_len(&vec![put(1); 100]), 64);
+        assert_eq!(batch_len(&vec![put(100 << 10); 10]), 2);
+        assert_eq!(batch_len(&vec![put(600 << 10); 10]), 1);
     }
 }
