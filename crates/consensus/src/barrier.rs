@@ -1,12 +1,12 @@
 //! Read barriers: one round for all that wait.
 
 use openraft::ReadPolicy;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::consensus::{BarrierError, barrier_error};
 use crate::raft::Raft;
-use crate::tasks::Tasks;
+use crate::tasks::{Stop, Tasks};
 
 /// Somebody who waits for a barrier.
 pub(crate) type Waiter = oneshot::Sender<Result<(), BarrierError>>;
@@ -22,7 +22,7 @@ pub(crate) fn spawn(
     raft: &Raft,
     config: &Config,
     tasks: &Tasks,
-    mut stopped: watch::Receiver<bool>,
+    stop: Stop,
     waiting_max: usize,
 ) -> mpsc::Sender<Waiter> {
     let (ask, mut asked) = mpsc::channel::<Waiter>(waiting_max);
@@ -34,7 +34,7 @@ pub(crate) fn spawn(
         loop {
             tokio::select! {
                 biased;
-                _ = stopped.changed() => break,
+                () = stop.stopped() => break,
                 count = asked.recv_many(&mut waiters, SHARERS_MAX) => {
                     if count == 0 {
                         break;
@@ -45,7 +45,7 @@ pub(crate) fn spawn(
                 tokio::time::timeout(timeout, raft.ensure_linearizable(ReadPolicy::ReadIndex));
             let outcome = tokio::select! {
                 biased;
-                _ = stopped.changed() => Err(BarrierError::Stopped),
+                () = stop.stopped() => Err(BarrierError::Stopped),
                 passed = round => match passed {
                     Ok(Ok(_)) => Ok(()),
                     Ok(Err(error)) => Err(barrier_error(error)),

@@ -4,14 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint;
 use crate::disk::Disk;
 use crate::durable;
 use crate::raft::machine::{Board, CheckpointFile, FrozenAt, to_file_meta};
 use crate::raft::{Raft, SnapshotMeta, from_log_id};
-use crate::tasks;
+use crate::tasks::{self, Stop};
 
 /// Somebody who wants a checkpoint now and waits for it.
 pub(crate) type Request = oneshot::Sender<io::Result<()>>;
@@ -33,12 +33,12 @@ impl Checkpointer {
     pub(crate) async fn run(
         self,
         mut requests: mpsc::Receiver<Request>,
-        mut stopped: watch::Receiver<bool>,
+        stop: Stop,
     ) {
         loop {
             let request = tokio::select! {
                 biased;
-                _ = stopped.changed() => return,
+                () = stop.stopped() => return,
                 request = requests.recv() => match request {
                     Some(request) => Some(request),
                     None => return,

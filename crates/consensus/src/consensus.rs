@@ -27,7 +27,7 @@ use crate::raft::network::{Network, to_peer};
 use crate::raft::storage::Storage;
 use crate::raft::{Address, Command, Membership, Raft, Types, runtime};
 use crate::suspension::Suspension;
-use crate::tasks::Tasks;
+use crate::tasks::{Stop, Tasks};
 use crate::transport::Transport;
 use crate::{barrier, identity};
 
@@ -243,14 +243,14 @@ struct Member {
     checkpoints: mpsc::Sender<checkpointer::Request>,
     leadership: watch::Receiver<Leadership>,
     suspension: Suspension,
-    stop: watch::Sender<bool>,
+    stop: Stop,
     tasks: Tasks,
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         // The tasks end with their set, the library with its handle; the writer has to be told.
-        self.stop.send_replace(true);
+        self.stop.stop();
         self.log.close();
     }
 }
@@ -311,7 +311,10 @@ impl Consensus {
         .await
         .map_err(|fatal| start_error(&*disk, &fatal))?;
 
-        let is_alone = is_sole_voter(&raft, identity.id);
+        let is_alone = raft
+            .with_raft_state(move |state| is_only(state.membership_state.effective().membership(), identity.id))
+            .await
+            .map_err(|fatal| start_error(&*disk, &fatal))?;
         if is_tail_lost && is_alone {
             tracing::error!(
                 place = disk.place(),
@@ -325,9 +328,9 @@ impl Consensus {
             // Nobody else can win, so there is nothing to wait for.
             let _ = raft.trigger().elect(false).await;
         }
-        let (stop, stopped) = watch::channel(false);
-        let leadership = watch_leadership(&raft, &tasks, stopped.clone());
-        let barriers = barrier::spawn(&raft, &config, &tasks, stopped.clone(), REQUESTS_MAX);
+        let stop = Stop::default();
+        let leadership = watch_leadership(&raft, &tasks, stop.clone());
+        let barriers = barrier::spawn(&raft, &config, &tasks, stop.clone(), REQUESTS_MAX);
         let (checkpoints, requests) = mpsc::channel(REQUESTS_MAX);
         let checkpointer = Checkpointer {
             raft: raft.clone(),
@@ -335,7 +338,7 @@ impl Consensus {
             board: Arc::clone(&board),
             trailing_entries: config.trailing_entries,
         };
-        tasks.spawn(checkpointer.run(requests, stopped));
+        tasks.spawn(checkpointer.run(requests, stop.clone()));
         let lost_tail = Arc::new(LostTail::new(
             is_tail_lost,
             identity.id,
@@ -429,7 +432,7 @@ impl Consensus {
             });
         }
         let permit = member.permits.acquire().await;
-        if permit.is_err() || *member.stop.borrow() {
+        if permit.is_err() || member.stop.is_stopped() {
             return Err(ProposeError::Stopped);
         }
         let mut retries = LEASE_RETRIES_MAX;
@@ -624,7 +627,7 @@ impl Consensus {
     /// Stops taking part; returns when everything is on disk and nothing runs any more.
     pub async fn shutdown(&self) {
         let member = &*self.member;
-        member.stop.send_replace(true);
+        member.stop.stop();
         member.permits.close();
         if member.raft.shutdown().await.is_err() {
             tracing::error!("the log ended in a panic");
@@ -691,10 +694,6 @@ pub(crate) fn barrier_error(error: RaftError<Types, LinearizableReadError<Types>
 
 fn is_only(membership: &Membership, id: NodeId) -> bool {
     membership.voter_ids().eq([id])
-}
-
-fn is_sole_voter(raft: &Raft, id: NodeId) -> bool {
-    raft.voter_ids().eq([id])
 }
 
 /// Reads the log. If its end was lost, that is written down before the end is cut off for good: were it the other way
@@ -828,7 +827,7 @@ fn raft_config(config: &Config, may_elect: bool) -> Result<openraft::Config, Sta
 fn watch_leadership(
     raft: &Raft,
     tasks: &Tasks,
-    mut stopped: watch::Receiver<bool>,
+    stop: Stop,
 ) -> watch::Receiver<Leadership> {
     let (tell, leadership) = watch::channel(Leadership::default());
     let mut metrics = raft.server_metrics();
@@ -854,7 +853,7 @@ fn watch_leadership(
             });
             tokio::select! {
                 biased;
-                _ = stopped.changed() => break,
+                () = stop.stopped() => break,
                 changed = metrics.changed() => {
                     if changed.is_err() {
                         break;

@@ -33,6 +33,7 @@ mod raft;
 mod suspension;
 mod tasks;
 
+#[cfg(feature = "sim")]
 pub mod sim;
 
 pub use config::{Config, ConfigError};
@@ -43,4 +44,4 @@ pub use consensus::{
 pub use disk::{Disk, MemoryDisk, RealDisk};
 pub use machine::{Committed, Frozen, MachineError, Payload, Reply, StateMachine};
 pub use peer::{NodeId, Peer};
-pub use transport::{Transport, TransportError, TransportFuture};
+pub use transport::{NoTransport, Transport, TransportError, TransportFuture};

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::disk::{Disk, Workers};
@@ -47,6 +49,38 @@ impl Tasks {
             if handle.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }
+        }
+    }
+}
+
+/// Tells all tasks of a member to end. Clones are the same signal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    state: Arc<StopState>,
+}
+
+#[derive(Debug, Default)]
+struct StopState {
+    is_stopped: AtomicBool,
+    stopped: Notify,
+}
+
+impl Stop {
+    pub(crate) fn stop(&self) {
+        self.state.is_stopped.store(true, Ordering::Release);
+        self.state.stopped.notify_waiters();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.is_stopped.load(Ordering::Acquire)
+    }
+
+    /// Returns when the signal was given.
+    pub(crate) async fn stopped(&self) {
+        let mut stopped = pin!(self.state.stopped.notified());
+        stopped.as_mut().enable();
+        if !self.is_stopped() {
+            stopped.await;
         }
     }
 }

@@ -31,3 +31,13 @@ pub enum TransportError {
     #[error("broken: {0}")]
     Broken(String),
 }
+
+/// The transport of a server that is alone: nobody can be reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoTransport;
+
+impl Transport for NoTransport {
+    fn call(&self, peer: Peer, _message: Bytes) -> TransportFuture {
+        Box::pin(std::future::ready(Err(TransportError::Unreachable(peer.address))))
+    }
+}

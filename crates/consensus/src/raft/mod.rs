@@ -5,6 +5,7 @@ pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod runtime;
 pub(crate) mod storage;
+mod watched;
 
 use std::fmt;
 

@@ -1,13 +1,13 @@
 //! The plainest state machine: it keeps every command in a list.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::Trace;
 use crate::machine::{Committed, Frozen, MachineError, Payload, Reply, StateMachine};
-use crate::peer::Peer;
-use crate::transport::{Transport, TransportError, TransportFuture};
 
 /// Commands longer than this are refused when a list is read back.
 const COMMAND_MAX: usize = 8 << 20;
@@ -24,6 +24,36 @@ struct ListState {
     applied: u64,
     batches: u64,
     refuses_to_freeze: bool,
+    ledger: Option<Ledger>,
+}
+
+/// What all servers of a cluster applied, in all their lives: they must never disagree.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    entries: Arc<Mutex<BTreeMap<u64, (u64, Payload)>>>,
+    trace: Trace,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(trace: Trace) -> Self {
+        Self { entries: Arc::default(), trace }
+    }
+
+    fn apply(&self, entry: &Committed) -> Result<(), MachineError> {
+        let command = match &entry.payload {
+            Payload::Command(command) => command.clone(),
+            Payload::Blank | Payload::Membership => Bytes::new(),
+        };
+        self.trace.event("apply", &[&entry.index.to_le_bytes(), &entry.term.to_le_bytes(), &command]);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = entries.entry(entry.index).or_insert_with(|| (entry.term, entry.payload.clone()));
+        if *written == (entry.term, entry.payload.clone()) {
+            Ok(())
+        } else {
+            Err(MachineError::new(format!("servers disagree about entry {}", entry.index)))
+        }
+    }
 }
 
 impl ListMachine {
@@ -34,6 +64,13 @@ impl ListMachine {
 
     fn with<T>(&self, look: impl FnOnce(&mut ListState) -> T) -> T {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An empty list that is compared with those of other servers.
+    pub fn with_ledger(ledger: Ledger) -> Self {
+        let machine = Self::default();
+        machine.with(|state| state.ledger = Some(ledger));
+        machine
     }
 
     /// All commands that were applied, with their indexes.
@@ -68,6 +105,9 @@ impl StateMachine for ListMachine {
                         "entry {} was applied after entry {}",
                         entry.index, state.applied
                     )));
+                }
+                if let Some(ledger) = &state.ledger {
+                    ledger.apply(&entry)?;
                 }
                 state.applied = entry.index;
                 if let Payload::Command(command) = entry.payload {
@@ -146,16 +186,4 @@ fn read_list(source: &mut dyn Read) -> io::Result<(Vec<(u64, Bytes)>, u64)> {
         commands.push((read(index), Bytes::from(command)));
     }
     Ok((commands, applied))
-}
-
-/// The transport of a server that is alone: nobody can be reached.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoTransport;
-
-impl Transport for NoTransport {
-    fn call(&self, peer: Peer, _message: Bytes) -> TransportFuture {
-        Box::pin(std::future::ready(Err(TransportError::Unreachable(
-            peer.address,
-        ))))
-    }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consensus::sim::{ListMachine, NoTransport};
+use consensus::sim::ListMachine;
 use consensus::{
-    Config, Consensus, Disk, MemoryDisk, Peer, ProposeError, RealDisk, StartError, State,
+    Config, Consensus, Disk, MemoryDisk, NoTransport, Peer, ProposeError, RealDisk, StartError, State,
 };
 
 fn config() -> Config {

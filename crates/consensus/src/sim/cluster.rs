@@ -1,0 +1,371 @@
+//! The life of a cluster from a seed: crashes, torn writes, failing disks, partitions; checked at the end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{DiskFault, Ledger, ListMachine, SimNetwork, Storage, Trace};
+use crate::peer::{NodeId, Peer};
+use crate::{Config, Consensus, ProposeError, State};
+
+/// What a life was like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The hash of all events; the same seed gives the same.
+    pub hash: u64,
+    /// How many events there were.
+    pub events: u64,
+    /// Commands that were acknowledged.
+    pub acknowledged: u64,
+    /// Servers that were crashed and started again.
+    pub crashes: u64,
+    /// Starts after which a server did not vote because its log had lost its end.
+    pub lost_tails: u64,
+    /// Checkpoints that stood at the end.
+    pub checkpoints: u64,
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("seed {seed} with {servers} servers: {what}")]
+pub struct Violation {
+    /// The seed that shows it again.
+    pub seed: u64,
+    /// The number of servers that shows it again.
+    pub servers: usize,
+    /// What was broken.
+    pub what: String,
+}
+
+/// How long things go wrong, on the simulated clock.
+const TROUBLE: Duration = Duration::from_secs(6);
+
+/// How long the cluster may take to be whole again afterwards.
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
+
+/// Proposers at the same time.
+const CLIENTS: u64 = 3;
+
+/// How long a proposer waits for its outcome before it turns to another server.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs one life of a cluster and checks it: no acknowledged command is lost, and all servers agree on all entries.
+pub fn run(seed: u64, servers: usize) -> Result<Report, Violation> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let violation = |what: String| Violation { seed, servers, what };
+    let runtime = runtime.map_err(|error| violation(error.to_string()))?;
+    runtime.block_on(live(seed, servers)).map_err(violation)
+}
+
+type Outcome<T> = Result<T, String>;
+
+struct Cluster {
+    chance: ChaCha8Rng,
+    network: SimNetwork,
+    ledger: Ledger,
+    servers: Vec<Server>,
+    report: Report,
+}
+
+struct Server {
+    id: NodeId,
+    storage: Storage,
+    machine: ListMachine,
+    consensus: Option<Consensus>,
+}
+
+/// What clients know: live servers, and what was acknowledged.
+#[derive(Clone, Default)]
+struct Clients {
+    state: Arc<Mutex<ClientsState>>,
+}
+
+#[derive(Default)]
+struct ClientsState {
+    live: BTreeMap<NodeId, Consensus>,
+    acknowledged: BTreeMap<u64, Bytes>,
+    ends: bool,
+}
+
+impl Clients {
+    fn with<T>(&self, look: impl FnOnce(&mut ClientsState) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn run(self, number: u64, trace: Trace, mut chance: ChaCha8Rng) {
+        let mut count = 0_u64;
+        let mut hint = None;
+        loop {
+            sleep(Duration::from_millis(chance.random_range(1..60))).await;
+            let place = chance.random::<u64>();
+            let server = self.with(|state| {
+                let hinted = hint.take().and_then(|id| state.live.get(&id));
+                let any = || state.live.values().nth(usize::try_from(place % state.live.len().max(1) as u64).ok()?);
+                (!state.ends).then(|| hinted.or_else(any).cloned())
+            });
+            let Some(server) = server else { return };
+            let Some(server) = server else { continue };
+            count += 1;
+            let length = chance.random_range(8..600);
+            let mut command = vec![0; length];
+            chance.fill(&mut command[..]);
+            command[..8].copy_from_slice(&(number << 32 | count).to_le_bytes());
+            let command = Bytes::from(command);
+            match timeout(PATIENCE, server.propose(command.clone())).await {
+                Ok(Ok(proposed)) => {
+                    trace.event("acknowledged", &[&proposed.index.to_le_bytes(), &command]);
+                    self.with(|state| state.acknowledged.insert(proposed.index, command));
+                }
+                Ok(Err(ProposeError::NotLeader { leader })) => hint = leader.map(|leader| leader.id),
+                Ok(Err(error)) => trace.event("refused", &[error.to_string().as_bytes()]),
+                Err(_) => trace.event("impatient", &[]),
+            }
+        }
+    }
+}
+
+async fn live(seed: u64, servers: usize) -> Outcome<Report> {
+    let mut chance = ChaCha8Rng::seed_from_u64(seed);
+    let trace = Trace::begin();
+    let network = SimNetwork::new(chance.random(), trace.clone());
+    let ledger = Ledger::new(trace.clone());
+    let servers = (1..=servers as u64)
+        .map(|id| Server {
+            id,
+            storage: Storage::new(&format!("disk {id}"), chance.random(), trace.clone()),
+            machine: ListMachine::new(),
+            consensus: None,
+        })
+        .collect();
+    let mut cluster = Cluster { chance, network, ledger, servers, report: Report::default() };
+    let clients = Clients::default();
+    for place in 0..cluster.servers.len() {
+        cluster.start(place, &clients).await?;
+    }
+    let voters: Vec<Peer> = cluster.servers.iter().map(|server| peer(server.id)).collect();
+    if let Some(first) = &cluster.servers[0].consensus {
+        first.bootstrap(voters).await.map_err(|error| format!("bootstrap: {error}"))?;
+    }
+    let mut proposers = JoinSet::new();
+    for number in 0..CLIENTS {
+        let chance = ChaCha8Rng::seed_from_u64(cluster.chance.random());
+        proposers.spawn(clients.clone().run(number, trace.clone(), chance));
+    }
+    cluster.trouble(&clients).await?;
+    cluster.network.heal();
+    for place in 0..cluster.servers.len() {
+        cluster.servers[place].storage.set_fault(DiskFault::None);
+        let has_failed = cluster.servers[place]
+            .consensus
+            .as_ref()
+            .is_none_or(|consensus| consensus.status().state == State::Stopped);
+        if has_failed {
+            cluster.crash(place, &clients).await;
+            cluster.start(place, &clients).await?;
+        }
+    }
+    clients.with(|state| state.ends = true);
+    while proposers.join_next().await.is_some() {}
+    timeout(RECOVERY_MAX, cluster.settle())
+        .await
+        .map_err(|_| format!("the cluster does not recover: {}", cluster.describe()))?;
+    let acknowledged = clients.with(|state| std::mem::take(&mut state.acknowledged));
+    cluster.check(&acknowledged)?;
+    cluster.report.acknowledged = acknowledged.len() as u64;
+    for place in 0..cluster.servers.len() {
+        let server = &mut cluster.servers[place];
+        cluster.network.disconnect(server.id);
+        if let Some(consensus) = server.consensus.take() {
+            cluster.report.checkpoints += u64::from(consensus.status().last_checkpoint_index > 0);
+            clients.with(|state| state.live.remove(&server.id));
+            consensus.shutdown().await;
+        }
+    }
+    (cluster.report.hash, cluster.report.events) = trace.hash();
+    Ok(cluster.report)
+}
+
+fn peer(id: NodeId) -> Peer {
+    Peer { id, address: format!("10.0.0.{id}:8300"), name: format!("server-{id}") }
+}
+
+impl Cluster {
+    fn config(&mut self, id: NodeId) -> Config {
+        Config {
+            id,
+            address: peer(id).address,
+            name: peer(id).name,
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout_min: Duration::from_millis(200),
+            election_timeout_max: Duration::from_millis(400),
+            checkpoint_entries: 32,
+            trailing_entries: 8,
+            first_segment_bytes: 8 << 10,
+            segment_bytes: 8 << 10,
+            cache_bytes: 4 << 10,
+            seed: self.chance.random(),
+            ..Config::default()
+        }
+    }
+
+    async fn start(&mut self, place: usize, clients: &Clients) -> Outcome<()> {
+        let id = self.servers[place].id;
+        let config = self.config(id);
+        let transport = Arc::new(self.network.transport(id));
+        let machine = ListMachine::with_ledger(self.ledger.clone());
+        let server = &mut self.servers[place];
+        server.machine = machine.clone();
+        let disk = Arc::new(server.storage.attach());
+        let consensus = Consensus::start(config, disk, Box::new(machine), transport)
+            .await
+            .map_err(|error| format!("server {id} cannot start: {error}"))?;
+        self.report.lost_tails += u64::from(consensus.status().tail_lost);
+        self.network.connect(&consensus);
+        clients.with(|state| state.live.insert(id, consensus.clone()));
+        server.consensus = Some(consensus);
+        Ok(())
+    }
+
+    async fn crash(&mut self, place: usize, clients: &Clients) {
+        // Two logs that lose their ends at once may leave no majority that knows what was promised; that is the
+        // limit of the promise, not a defect.
+        let others_are_whole = self.servers.iter().enumerate().all(|(other, server)| {
+            other == place || server.consensus.as_ref().is_some_and(|consensus| !consensus.status().tail_lost)
+        });
+        let server = &mut self.servers[place];
+        server.storage.crash(others_are_whole);
+        self.network.disconnect(server.id);
+        clients.with(|state| state.live.remove(&server.id));
+        if let Some(consensus) = server.consensus.take() {
+            consensus.shutdown().await;
+        }
+        self.report.crashes += 1;
+    }
+
+    /// Lets things go wrong for a while.
+    async fn trouble(&mut self, clients: &Clients) -> Outcome<()> {
+        let end = Instant::now() + TROUBLE;
+        let mut down: Vec<(usize, Instant)> = Vec::new();
+        while Instant::now() < end {
+            sleep(Duration::from_millis(self.chance.random_range(20..300))).await;
+            let now = Instant::now();
+            while let Some(due) = down.iter().position(|(_, until)| *until <= now) {
+                let (place, _) = down.remove(due);
+                self.crash_if_up(place, clients).await;
+                self.start(place, clients).await?;
+            }
+            let place = self.chance.random_range(0..self.servers.len());
+            let back = now + Duration::from_millis(self.chance.random_range(10..900));
+            let is_up = self.servers[place].consensus.is_some() && down.iter().all(|(other, _)| *other != place);
+            match self.chance.random_range(0..10) {
+                0..=2 if is_up => {
+                    self.crash(place, clients).await;
+                    down.push((place, back));
+                }
+                3 if is_up => {
+                    let fault =
+                        if self.chance.random_bool(0.5) { DiskFault::SyncFails } else { DiskFault::Full };
+                    self.servers[place].storage.set_fault(fault);
+                    down.push((place, back));
+                }
+                4 => self.isolate(place),
+                5 => {
+                    let loss = self.chance.random_range(0.0..0.2);
+                    let repetition = self.chance.random_range(0.0..0.1);
+                    let delay = Duration::from_millis(self.chance.random_range(1..80));
+                    self.network.set_quality(loss, repetition, delay);
+                }
+                6 => {
+                    let delay = Duration::from_millis(self.chance.random_range(0..20));
+                    self.servers[place].storage.set_sync_delay_max(delay);
+                }
+                7 if is_up => {
+                    if let Some(consensus) = &self.servers[place].consensus {
+                        // It may fail with the disk; what counts is what is there after the next start.
+                        let _ = timeout(PATIENCE, consensus.checkpoint()).await;
+                    }
+                }
+                _ => self.network.heal(),
+            }
+        }
+        for (place, _) in down {
+            self.crash_if_up(place, clients).await;
+            self.start(place, clients).await?;
+        }
+        Ok(())
+    }
+
+    async fn crash_if_up(&mut self, place: usize, clients: &Clients) {
+        if self.servers[place].consensus.is_some() {
+            self.crash(place, clients).await;
+        }
+    }
+
+    fn isolate(&mut self, place: usize) {
+        let id = self.servers[place].id;
+        let (inwards, outwards) = (self.chance.random_bool(0.8), self.chance.random_bool(0.8));
+        for other in &self.servers {
+            if inwards {
+                self.network.cut(other.id, id);
+            }
+            if outwards {
+                self.network.cut(id, other.id);
+            }
+        }
+    }
+
+    /// Returns when a write has reached all servers.
+    async fn settle(&self) {
+        loop {
+            for server in &self.servers {
+                let Some(consensus) = &server.consensus else { continue };
+                let command = Bytes::from_static(b"the end");
+                if let Ok(Ok(proposed)) = timeout(PATIENCE, consensus.propose(command)).await {
+                    while self.servers.iter().any(|server| server.machine.applied() < proposed.index) {
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                    if self.servers.iter().all(|server| is_whole(server)) {
+                        return;
+                    }
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn check(&self, acknowledged: &BTreeMap<u64, Bytes>) -> Outcome<()> {
+        for server in &self.servers {
+            let commands: BTreeMap<u64, Bytes> = server.machine.commands().iter().cloned().collect();
+            for (index, command) in acknowledged {
+                if commands.get(index) != Some(command) {
+                    return Err(format!("server {} has lost the acknowledged entry {index}", server.id));
+                }
+            }
+            // What was never applied here came in a checkpoint; that has to agree with the others as well.
+            let first = self.servers[0].machine.commands();
+            let shared = first.len().min(commands.len());
+            if first.iter().take(shared).any(|(index, command)| commands.get(index) != Some(command)) {
+                return Err(format!("server {} differs from server {}", server.id, self.servers[0].id));
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        let describe = |server: &Server| match &server.consensus {
+            Some(consensus) => format!("{}: {:?}; ", server.id, consensus.status()),
+            None => format!("{}: down; ", server.id),
+        };
+        self.servers.iter().map(describe).collect()
+    }
+}
+
+fn is_whole(server: &Server) -> bool {
+    server.consensus.as_ref().is_some_and(|consensus| !consensus.status().tail_lost)
+}

@@ -1,0 +1,410 @@
+//! A disk that forgets what wasn't synced, tears it, fills up and fails.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Trace;
+use crate::disk::{Disk, File, Workers};
+
+/// What a disk writes in one piece.
+const SECTOR: usize = 512;
+
+/// The medium: survives crashes. [`Storage::attach`] gives the disk that one life of a server sees.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    medium: Arc<Mutex<Medium>>,
+}
+
+#[derive(Debug)]
+struct Medium {
+    name: String,
+    chance: ChaCha8Rng,
+    trace: Trace,
+    /// Which life is going on; handles of earlier ones are dead.
+    life: u64,
+    next_file: u64,
+    files: BTreeMap<u64, Content>,
+    directory: BTreeMap<String, u64>,
+    /// The directory after the last sync of it, and what was done to it since, in order.
+    durable_directory: BTreeMap<String, u64>,
+    changes: Vec<Change>,
+    fault: DiskFault,
+    sync_delay_max: Duration,
+}
+
+/// What is wrong with the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// Every sync fails.
+    SyncFails,
+    /// Nothing more can be written.
+    Full,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    durable: Vec<u8>,
+    current: Vec<u8>,
+    /// What was done since the last sync.
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Put(String, u64),
+    Remove(String),
+}
+
+/// A file larger than this is a mistake of the simulation.
+const FILE_MAX: u64 = 1 << 30;
+
+impl Storage {
+    /// An empty medium.
+    pub fn new(name: &str, seed: u64, trace: Trace) -> Self {
+        let medium = Medium {
+            name: String::from(name),
+            chance: ChaCha8Rng::seed_from_u64(seed),
+            trace,
+            life: 0,
+            next_file: 0,
+            files: BTreeMap::new(),
+            directory: BTreeMap::new(),
+            durable_directory: BTreeMap::new(),
+            changes: Vec::new(),
+            fault: DiskFault::None,
+            sync_delay_max: Duration::from_millis(3),
+        };
+        Self { medium: Arc::new(Mutex::new(medium)) }
+    }
+
+    fn medium(&self) -> MutexGuard<'_, Medium> {
+        self.medium.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk for the next life of the server.
+    pub fn attach(&self) -> SimDisk {
+        let life = self.medium().life;
+        SimDisk { storage: self.clone(), life }
+    }
+
+    /// Pulls the plug: what was written but not synced may or may not be there afterwards; with `may_tear`, sector by
+    /// sector. Disks attached before are dead.
+    pub fn crash(&self, may_tear: bool) {
+        self.medium().crash(may_tear);
+    }
+
+    /// Breaks or mends the disk.
+    pub fn set_fault(&self, fault: DiskFault) {
+        self.medium().fault = fault;
+    }
+
+    /// How long a sync takes at most.
+    pub fn set_sync_delay_max(&self, delay: Duration) {
+        self.medium().sync_delay_max = delay;
+    }
+
+    /// Changes bytes of a file as if the medium had decayed. Returns false if they don't exist.
+    pub fn damage(&self, name: &str, offset: usize, mask: u8) -> bool {
+        let mut medium = self.medium();
+        let Some(file) = medium.directory.get(name).copied() else { return false };
+        let Some(content) = medium.files.get_mut(&file) else { return false };
+        for bytes in [&mut content.durable, &mut content.current] {
+            match bytes.get_mut(offset) {
+                Some(byte) => *byte ^= mask,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Cuts a file off as if the medium had decayed.
+    pub fn truncate(&self, name: &str, len: usize) -> bool {
+        let mut medium = self.medium();
+        let Some(file) = medium.directory.get(name).copied() else { return false };
+        let Some(content) = medium.files.get_mut(&file) else { return false };
+        content.durable.truncate(len);
+        content.current.truncate(len);
+        content.pending.clear();
+        true
+    }
+
+    /// What a file holds.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let medium = self.medium();
+        let file = medium.directory.get(name)?;
+        Some(medium.files.get(file)?.current.clone())
+    }
+
+    /// An independent copy in the state after a clean stop.
+    pub fn fork(&self) -> Self {
+        let medium = self.medium();
+        let copy = Self::new(&medium.name, 0, medium.trace.clone());
+        {
+            let mut forked = copy.medium();
+            forked.next_file = medium.next_file;
+            forked.directory.clone_from(&medium.directory);
+            forked.durable_directory.clone_from(&medium.directory);
+            forked.sync_delay_max = Duration::ZERO;
+            for (file, content) in &medium.files {
+                let bytes = content.current.clone();
+                let content = Content { durable: bytes.clone(), current: bytes, pending: Vec::new() };
+                forked.files.insert(*file, content);
+            }
+        }
+        copy
+    }
+}
+
+impl Medium {
+    fn crash(&mut self, may_tear: bool) {
+        self.life += 1;
+        self.fault = DiskFault::None;
+        // A journal keeps changes of the directory in order.
+        let kept = self.chance.random_range(0..=self.changes.len());
+        for change in self.changes.drain(..).take(kept) {
+            change.apply(&mut self.durable_directory);
+        }
+        self.changes.clear();
+        self.directory.clone_from(&self.durable_directory);
+        let named: Vec<u64> = self.directory.values().copied().collect();
+        self.files.retain(|file, _| named.contains(file));
+        for content in self.files.values_mut() {
+            content.crash(may_tear, &mut self.chance);
+        }
+        self.trace.event("crash", &[self.name.as_bytes()]);
+    }
+}
+
+impl Change {
+    fn apply(self, directory: &mut BTreeMap<String, u64>) {
+        match self {
+            Self::Put(name, file) => {
+                directory.insert(name, file);
+            }
+            Self::Remove(name) => {
+                directory.remove(&name);
+            }
+        }
+    }
+}
+
+impl Content {
+    fn crash(&mut self, may_tear: bool, chance: &mut ChaCha8Rng) {
+        let fate = chance.random_range(0..3);
+        for pending in std::mem::take(&mut self.pending) {
+            match (fate, pending) {
+                (0, _) => break,
+                (1, pending) => pending.apply(&mut self.durable),
+                (_, Pending::SetLen(len)) => Pending::SetLen(len).apply(&mut self.durable),
+                (_, Pending::Write { offset, bytes }) if may_tear => {
+                    let mut start = 0;
+                    while start < bytes.len() {
+                        // Sectors lie at multiples of their size in the file.
+                        let end = (SECTOR - (offset + start) % SECTOR + start).min(bytes.len());
+                        if chance.random_bool(0.5) {
+                            let bytes = bytes[start..end].to_vec();
+                            Pending::Write { offset: offset + start, bytes }.apply(&mut self.durable);
+                        }
+                        start = end;
+                    }
+                }
+                (_, Pending::Write { .. }) => break,
+            }
+        }
+        self.current.clone_from(&self.durable);
+    }
+}
+
+impl Pending {
+    fn apply(self, content: &mut Vec<u8>) {
+        match self {
+            Self::SetLen(len) => content.resize(len, 0),
+            Self::Write { offset, bytes } => {
+                let end = offset + bytes.len();
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[offset..end].copy_from_slice(&bytes);
+            }
+        }
+    }
+}
+
+/// The disk that one life of a server sees.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    storage: Storage,
+    life: u64,
+}
+
+impl SimDisk {
+    fn medium(&self) -> io::Result<MutexGuard<'_, Medium>> {
+        let medium = self.storage.medium();
+        if medium.life == self.life { Ok(medium) } else { Err(io::Error::other("the server has crashed")) }
+    }
+
+    fn writable(&self) -> io::Result<MutexGuard<'_, Medium>> {
+        let medium = self.medium()?;
+        if medium.fault == DiskFault::Full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(medium) }
+    }
+}
+
+fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no file {name}"))
+}
+
+impl Disk for SimDisk {
+    fn lock(&self) -> io::Result<()> {
+        self.medium().map(drop)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.medium()?.directory.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = *self.medium()?.directory.get(name).ok_or_else(|| missing(name))?;
+        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut medium = self.writable()?;
+        let file = medium.next_file;
+        medium.next_file += 1;
+        medium.files.insert(file, Content::default());
+        medium.directory.insert(String::from(name), file);
+        medium.changes.push(Change::Put(String::from(name), file));
+        drop(medium);
+        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        medium.directory.remove(name).ok_or_else(|| missing(name))?;
+        medium.changes.push(Change::Remove(String::from(name)));
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        let file = medium.directory.remove(from).ok_or_else(|| missing(from))?;
+        medium.directory.insert(String::from(to), file);
+        medium.changes.push(Change::Put(String::from(to), file));
+        medium.changes.push(Change::Remove(String::from(from)));
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        if medium.fault == DiskFault::SyncFails {
+            return Err(io::Error::other("the simulated disk fails"));
+        }
+        let directory = medium.directory.clone();
+        medium.durable_directory = directory;
+        medium.changes.clear();
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        self.storage.medium().name.clone()
+    }
+
+    fn workers(&self) -> Workers {
+        Workers::Tasks
+    }
+
+    fn sync_delay(&self) -> Duration {
+        let mut medium = self.storage.medium();
+        let most = u64::try_from(medium.sync_delay_max.as_micros()).unwrap_or(u64::MAX);
+        if most == 0 { Duration::ZERO } else { Duration::from_micros(medium.chance.random_range(0..=most)) }
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    file: u64,
+}
+
+impl SimFile {
+    fn with<T>(&self, look: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
+        let mut medium = self.disk.medium()?;
+        // A removed file stays readable while it is open, until the next crash.
+        let content = medium.files.get_mut(&self.file).ok_or_else(|| missing("any more"))?;
+        Ok(look(content))
+    }
+}
+
+fn place(offset: u64, len: usize) -> io::Result<usize> {
+    let end = offset.checked_add(len as u64).filter(|end| *end <= FILE_MAX);
+    let start = end.and_then(|_| usize::try_from(offset).ok());
+    start.ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+}
+
+impl File for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|content| content.current.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let start = place(offset, out.len())?;
+        self.with(|content| match content.current.get(start..start + out.len()) {
+            Some(bytes) => {
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        })?
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let offset = place(offset, bytes.len())?;
+        let medium = self.disk.writable()?;
+        let position = (offset as u64).to_le_bytes();
+        medium.trace.event("write", &[medium.name.as_bytes(), &position, bytes]);
+        drop(medium);
+        self.with(|content| {
+            let bytes = bytes.to_vec();
+            Pending::Write { offset, bytes: bytes.clone() }.apply(&mut content.current);
+            content.pending.push(Pending::Write { offset, bytes });
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let len = place(len, 0)?;
+        drop(self.disk.writable()?);
+        self.with(|content| {
+            Pending::SetLen(len).apply(&mut content.current);
+            content.pending.push(Pending::SetLen(len));
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        {
+            let medium = self.disk.medium()?;
+            medium.trace.event("sync", &[medium.name.as_bytes()]);
+            if medium.fault == DiskFault::SyncFails {
+                return Err(io::Error::other("the simulated disk fails"));
+            }
+        }
+        self.with(|content| {
+            for pending in std::mem::take(&mut content.pending) {
+                pending.apply(&mut content.durable);
+            }
+        })
+    }
+}
