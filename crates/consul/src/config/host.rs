@@ -80,6 +80,61 @@ impl Host {
         }
     }
 
+    /// An address as it was configured: itself, or what a template such as `{{ GetPrivateIP }}` or
+    /// `{{ GetInterfaceIP "eth0" }}` stands for on this machine.
+    ///
+    /// # Errors
+    /// When the template is unknown, or stands for no address or for several.
+    pub fn resolve(&self, text: &str) -> Result<String, String> {
+        let Some(template) = text
+            .trim()
+            .strip_prefix("{{")
+            .and_then(|rest| rest.strip_suffix("}}"))
+        else {
+            return Ok(text.to_owned());
+        };
+        let words: Vec<&str> = template.split_whitespace().collect();
+        let private =
+            |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if is_private(*ip) && !ip.is_loopback());
+        let public = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => !is_private(*ip),
+            IpAddr::V6(ip) => is_public_v6(ip),
+        };
+        let every = self.interfaces.iter().map(|interface| interface.address);
+        let (found, first_only): (Vec<IpAddr>, bool) = match words[..] {
+            ["GetPrivateIP"] => (every.filter(private).collect(), true),
+            ["GetPrivateIPs"] => (every.filter(private).collect(), false),
+            ["GetPublicIP"] => (every.filter(public).collect(), true),
+            ["GetPublicIPs"] => (every.filter(public).collect(), false),
+            [function @ ("GetInterfaceIP" | "GetInterfaceIPs"), name] => {
+                let name = name.trim_matches(['"', '\'', '`']);
+                let of_it = self
+                    .interfaces
+                    .iter()
+                    .filter(|interface| interface.name == name);
+                (
+                    of_it.map(|interface| interface.address).collect(),
+                    function == "GetInterfaceIP",
+                )
+            }
+            _ => return Err(format!("address template {text} is not supported")),
+        };
+        match found[..] {
+            [] => Err(format!(
+                "No addresses found for {text}, please configure one."
+            )),
+            [first, ..] if first_only => Ok(first.to_string()),
+            [only] => Ok(only.to_string()),
+            _ => {
+                let all: Vec<String> = found.iter().map(IpAddr::to_string).collect();
+                Err(format!(
+                    "Multiple addresses found ({:?}), please configure one.",
+                    all.join(" ")
+                ))
+            }
+        }
+    }
+
     fn ipv4(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.interfaces
             .iter()
@@ -165,6 +220,34 @@ mod tests {
             host(&["::1", "fe80::1", "2001:db8::1"]).public_ipv6(),
             Ok("2001:db8::1".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn templates_stand_for_addresses() {
+        let machine = host(&["127.0.0.1", "10.1.2.3", "192.168.0.1", "8.8.8.8"]);
+        let cases = [
+            ("10.0.0.9", Ok("10.0.0.9")),
+            ("{{ GetPrivateIP }}", Ok("10.1.2.3")),
+            ("{{GetPublicIP}}", Ok("8.8.8.8")),
+            ("{{ GetPublicIPs }}", Ok("8.8.8.8")),
+            ("{{ GetInterfaceIP \"eth0\" }}", Ok("127.0.0.1")),
+            (
+                "{{ GetPrivateIPs }}",
+                Err("Multiple addresses found (\"10.1.2.3 192.168.0.1\"), please configure one."),
+            ),
+            (
+                "{{ GetInterfaceIP \"eth9\" }}",
+                Err("No addresses found for {{ GetInterfaceIP \"eth9\" }}, please configure one."),
+            ),
+            (
+                "{{ GetAll }}",
+                Err("address template {{ GetAll }} is not supported"),
+            ),
+        ];
+        for (text, expected) in cases {
+            let resolved = machine.resolve(text);
+            assert_eq!(resolved.as_deref().map_err(String::as_str), expected);
+        }
     }
 
     #[test]

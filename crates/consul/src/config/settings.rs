@@ -195,7 +195,8 @@ impl LogLevel {
 /// # Errors
 /// The first problem, as a text for the user.
 pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings, String> {
-    let given = Given(document);
+    let document = resolved(document, host)?;
+    let given = Given(&document);
     let mut warnings = Vec::new();
 
     let node_name = match given.text("node_name") {
@@ -270,6 +271,28 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         no_effect: given.keys_with(Effect::Later),
         ignored: given.keys_with(Effect::Ignored),
     })
+}
+
+/// The same document, with what its address templates stand for on this machine.
+fn resolved(document: &Document, host: &Host) -> Result<Document, String> {
+    const ADDRESSES: &[&str] = &[
+        "addresses.dns",
+        "addresses.http",
+        "addresses.https",
+        "advertise_addr",
+        "advertise_addr_wan",
+        "bind_addr",
+        "client_addr",
+        "serf_lan_bind",
+        "serf_wan_bind",
+    ];
+    let mut resolved = document.clone();
+    for path in ADDRESSES {
+        if let Some(text) = Given(document).text(path) {
+            resolved.insert(path, Value::from(host.resolve(text)?));
+        }
+    }
+    Ok(resolved)
 }
 
 /// The merged document, read by key. Empty and zero mean "not given", as everywhere in the original.
@@ -828,6 +851,11 @@ mod tests {
                 group: Some(12),
                 mode: Some(0o600)
             }
+        );
+        let settings = server(r#"{"client_addr": "{{ GetPrivateIP }}"}"#).unwrap();
+        assert_eq!(
+            settings.client_addr,
+            ClientAddr::Ip("10.0.0.1".parse().unwrap())
         );
         let settings =
             server(r#"{"bind_addr": "10.9.9.9", "advertise_addr_wan": "8.8.8.8"}"#).unwrap();
