@@ -75,7 +75,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        operands: "[LINE…] [--runs N] [--quick] [--list]",
+        operands: "[LINE…] [--runs N] [--quick] [--no-build] [--list]",
         about: "the speed table: target, measured, ceiling of the same run",
         run: bench::bench,
     },

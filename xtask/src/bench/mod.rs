@@ -117,6 +117,7 @@ pub(crate) fn bench(mut arguments: Arguments) -> Result<()> {
         .unwrap_or(if quick { 1 } else { 5 })
         .max(1);
     let list = arguments.switch("--list");
+    let as_built = arguments.switch("--no-build");
     let named = arguments.operands()?;
     if list {
         for line in LINES {
@@ -128,14 +129,16 @@ pub(crate) fn bench(mut arguments: Arguments) -> Result<()> {
     if let Some(name) = named.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(unknown_name(name, &names));
     }
-    println!("== building");
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "-p",
-        "consul",
-        "--locked",
-    ]))?;
+    if !as_built {
+        println!("== building");
+        run(&mut cargo(&[
+            "build",
+            "--release",
+            "-p",
+            "consul",
+            "--locked",
+        ]))?;
+    }
     let target = root().join("target");
     let setting = Setting {
         program: target.join("release/consul"),
