@@ -66,7 +66,9 @@ pub(crate) fn reason(why: &reqwest::Error, dialled: &str) -> String {
         (Some(io::ErrorKind::ConnectionReset), _) => "connection reset by peer".to_owned(),
         (Some(io::ErrorKind::NotFound), _) => "no such file or directory".to_owned(),
         (Some(io::ErrorKind::PermissionDenied), _) => "permission denied".to_owned(),
-        (Some(io::ErrorKind::UnexpectedEof), _) => "EOF".to_owned(),
+        // The original distinguishes an answer that never began from one that broke off.
+        (Some(io::ErrorKind::UnexpectedEof), _) if why.is_request() => "EOF".to_owned(),
+        (Some(io::ErrorKind::UnexpectedEof), _) => "unexpected EOF".to_owned(),
         _ if why.is_timeout() => "i/o timeout".to_owned(),
         (_, Some(cause)) => cause.to_string(),
         (_, None) => why.to_string(),

@@ -1,12 +1,17 @@
 //! The one way in which this client asks: a request built, sent, and its answer taken in within bounds.
 
-use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
+use futures::{TryStream, TryStreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::error::{self, Error};
 use crate::{Address, Meta};
@@ -82,6 +87,8 @@ pub(crate) struct Question {
     parameters: Vec<(&'static str, String)>,
     token: String,
     body: reqwest::Body,
+    /// Grows while the body is on its way, so that a long one isn't taken for silence.
+    sent: Arc<AtomicU64>,
 }
 
 impl Question {
@@ -92,6 +99,7 @@ impl Question {
             parameters: Vec::new(),
             token: String::new(),
             body: reqwest::Body::default(),
+            sent: Arc::default(),
         }
     }
 
@@ -107,6 +115,18 @@ impl Question {
 
     pub(crate) fn token(mut self, token: &str) -> Self {
         token.clone_into(&mut self.token);
+        self
+    }
+
+    pub(crate) fn stream<S>(mut self, body: S) -> Self
+    where
+        S: TryStream<Ok = Bytes, Error = io::Error> + Send + 'static,
+    {
+        let sent = Arc::clone(&self.sent);
+        let counted = body.inspect_ok(move |_| {
+            sent.fetch_add(1, Ordering::Relaxed);
+        });
+        self.body = reqwest::Body::wrap_stream(counted);
         self
     }
 
@@ -126,8 +146,7 @@ impl Client {
             .no_proxy()
             // A redirect would carry the token elsewhere; the API has no use for one.
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
-            .read_timeout(config.silence_timeout);
+            .connect_timeout(config.connect_timeout);
         match &config.address {
             Address::Http(_) => {}
             Address::Https(_) => return Err(Error::Tls),
@@ -160,11 +179,31 @@ impl Client {
         if let Some(Credentials { user, password }) = &self.config.credentials {
             request = request.basic_auth(user, password.as_ref());
         }
-        request.send().await.map_err(|why| Error::Request {
-            verb,
-            url: why.url().map_or(url, ToString::to_string),
-            why: error::reason(&why, &self.config.address.dialled()),
-        })
+        let failed = |url, why| Error::Request { verb, url, why };
+        match self.unless_silent(&question.sent, request.send()).await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(why)) => Err(failed(
+                why.url().map_or(url, ToString::to_string),
+                error::reason(&why, &self.config.address.dialled()),
+            )),
+            None => Err(failed(url, "i/o timeout".to_owned())),
+        }
+    }
+
+    /// Waits for `work`, but not when for too long neither side has moved.
+    async fn unless_silent<T>(&self, sent: &AtomicU64, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let mut before = sent.load(Ordering::Relaxed);
+        loop {
+            if let Ok(done) = timeout(self.config.silence_timeout, &mut work).await {
+                return Some(done);
+            }
+            let now = sent.load(Ordering::Relaxed);
+            if now == before {
+                return None;
+            }
+            before = now;
+        }
     }
 
     /// Sends a question whose answer must be 200.
@@ -182,7 +221,7 @@ impl Client {
         const TEXT_MAX: usize = 64 << 10;
         let code = response.status().as_u16();
         let mut text = BytesMut::new();
-        while let Ok(Some(chunk)) = response.chunk().await {
+        while let Ok(Some(chunk)) = self.chunk(&mut response).await {
             text.extend_from_slice(&chunk[..chunk.len().min(TEXT_MAX - text.len())]);
             if text.len() == TEXT_MAX {
                 break;
@@ -208,10 +247,11 @@ impl Client {
 
     /// The next piece of an answer's body.
     pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
-        response
-            .chunk()
-            .await
-            .map_err(|why| Error::Body(error::reason(&why, &self.config.address.dialled())))
+        match timeout(self.config.silence_timeout, response.chunk()).await {
+            Ok(chunk) => chunk
+                .map_err(|why| Error::Body(error::reason(&why, &self.config.address.dialled()))),
+            Err(_) => Err(Error::Body("i/o timeout".to_owned())),
+        }
     }
 
     /// An answer's body as JSON.
@@ -239,5 +279,76 @@ impl Client {
             headers.insert(TOKEN, value);
         }
         Ok(headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(work)
+    }
+
+    #[test]
+    fn silence_ends_a_question() {
+        // It takes connections and never says a word.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let config = Config {
+            address: address.parse().unwrap(),
+            silence_timeout: Duration::from_millis(20),
+            ..Config::default()
+        };
+        let client = Client::new(config).unwrap();
+        let why = run(client.agent_stats()).unwrap_err().to_string();
+        assert_eq!(
+            why,
+            format!("Get http://{address}/v1/agent/self: i/o timeout")
+        );
+    }
+
+    #[test]
+    fn a_body_on_its_way_is_no_silence() {
+        let client = Client::new(Config {
+            silence_timeout: Duration::from_millis(20),
+            ..Config::default()
+        })
+        .unwrap();
+        let sent = AtomicU64::new(0);
+        let pieces = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        run(async {
+            tokio::time::pause();
+            assert_eq!(client.unless_silent(&sent, pieces).await, Some(()));
+            assert_eq!(
+                client
+                    .unless_silent(&sent, std::future::pending::<()>())
+                    .await,
+                None
+            );
+        });
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug_output() {
+        let config = Config {
+            token: "secret".to_owned(),
+            credentials: Some(Credentials {
+                user: "me".to_owned(),
+                password: Some("secret".to_owned()),
+            }),
+            ..Config::default()
+        };
+        let shown = format!("{config:?} {:?}", config.credentials);
+        assert!(!shown.contains("secret"), "{shown}");
     }
 }

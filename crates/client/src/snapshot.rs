@@ -69,7 +69,7 @@ impl Client {
         let mut question = Question::new(Method::PUT, "/v1/snapshot")
             .parameters(options.write.parameters())
             .token(&options.write.token)
-            .body(reqwest::Body::wrap_stream(archive));
+            .stream(archive);
         if options.skip_unknown {
             question = question.parameter("skip-unknown", "");
         }
