@@ -1059,4 +1059,37 @@ mod tests {
         );
         assert_eq!(settings.acl_token, "t");
     }
+
+    /// Whatever becomes of a file's bytes, it ends in settings or in a message.
+    #[test]
+    fn damaged_files_are_refused_or_read() {
+        let whole = br#"{"server":true,"data_dir":"/x","ports":{"http":81,"dns":-1},"acl_ttl":"1h2m","encrypt":"MDEyMzQ1Njc4OWFiY2RlZg==",
+            "unix_sockets":{"mode":"0600"},"bind_addr":"{{ GetPrivateIP }}","service":{"name":"a","check":{"ttl":"5s"}},
+            "watches":[{"type":"key","handler":"x"}],"node_meta":{"a":"b"},"recursor":"1.1.1.1","start_join":["\u00e4"]}"#;
+        let judged = |bytes: &[u8]| {
+            if let Ok(document) = decode(bytes) {
+                let _ = validate(&document, false, &host()).map_err(|why| why.len());
+            }
+        };
+        validate(&decode(whole).unwrap(), false, &host()).unwrap();
+        for at in 0..whole.len() {
+            judged(&whole[..at]);
+            for replacement in [
+                b'0',
+                b'"',
+                b'{',
+                b'}',
+                b',',
+                b'-',
+                b'e',
+                0xff,
+                whole[at] ^ 1,
+                whole[at] ^ 0x20,
+            ] {
+                let mut damaged = whole.to_vec();
+                damaged[at] = replacement;
+                judged(&damaged);
+            }
+        }
+    }
 }
