@@ -101,6 +101,10 @@ impl Changes {
         self.last.get(subject).copied()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last.is_empty()
+    }
+
     /// All of them, by subject.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Subject, Index)> {
         self.last.iter().map(|(subject, index)| (subject, *index))

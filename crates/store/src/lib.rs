@@ -5,6 +5,34 @@
 //!
 //! Start with [`Store`] (the one writer) and [`Shared`] (all readers).
 //! A command is applied by the file of its subject in `tables/`; a question is answered by the file of its subject in `reads/`.
+//! A new question is an `impl Read` there; a new table is a file in `tables/` and what the compiler then asks for.
+//!
+//! ```
+//! use model::{Command, Entry, KvGet, KvOp, KvVerb, Text};
+//! use store::{Read, Store, Watch};
+//!
+//! let mut store = Store::new();
+//! let shared = store.shared();
+//!
+//! // Ask, and remember what was touched.
+//! let view = shared.view();
+//! let mut watch = Watch::on();
+//! let question = KvGet { key: Text::from("config/db") };
+//! assert!(question.read(&view, &mut watch).answer.is_none());
+//! let subscription = shared.subscribe(&view, &watch);
+//!
+//! // An entry of the log is applied, and made visible.
+//! let op = KvOp { verb: KvVerb::Set, key: question.key.clone(), value: Text::from("x"), flags: 0 };
+//! let applied = store.apply(1, 1, Entry { at_ms: 0, command: Command::Kv(op) });
+//! assert!(applied.result.is_ok());
+//! store.publish();
+//!
+//! // Who waits is woken, and finds news.
+//! assert!(subscription.has_changed());
+//! let found = question.read(&shared.view(), &mut Watch::off());
+//! assert!(found.is_news(view.index().max(1) - 1));
+//! assert_eq!(found.index, applied.index);
+//! ```
 
 mod store;
 

@@ -2,7 +2,7 @@
 //!
 //! Waking costs as much as the changed key is long; watchers of other things are not looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +92,7 @@ pub(crate) struct Touched {
     trees: Vec<Text>,
     subjects: Vec<Subject>,
     /// Lower-cased names of nodes whose row was written: concerns the health of all services there.
-    nodes: Vec<Text>,
+    nodes: BTreeSet<Text>,
     tables: [bool; Table::ALL.len()],
     everything: bool,
 }
@@ -111,7 +111,7 @@ impl Touched {
     }
 
     pub(crate) fn node(&mut self, lower: Text) {
-        self.nodes.push(lower);
+        self.nodes.insert(lower);
     }
 
     pub(crate) fn table(&mut self, table: Table) {

@@ -22,8 +22,7 @@ impl Read for CatalogNodes {
 impl Read for CatalogServices {
     fn read(&self, view: &View, watch: &mut Watch) -> Found<Self::Answer> {
         let mut names: BTreeMap<&Text, Vec<&Text>> = BTreeMap::new();
-        for row in view.state().catalog.instances() {
-            let service = &row.instance.service;
+        for service in view.state().catalog.services_by_name() {
             let tags = names.entry(&service.name).or_default();
             tags.extend(service.tags.iter().flatten());
         }
@@ -47,9 +46,8 @@ impl Read for CatalogService {
         let instances = state
             .catalog
             .instances_of(&name)
-            .map(|row| &row.instance)
+            .map(|row| row.instance)
             .filter(|instance| has_tag(&instance.service, tag.as_ref()))
-            .map(Arc::clone)
             .collect();
         let subject = Subject::new(Kind::Instances, &name);
         let header = state.indexes.max(&[Table::Nodes, Table::Services]);

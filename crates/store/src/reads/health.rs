@@ -63,10 +63,10 @@ impl Read for HealthService {
         for row in state.catalog.instances_of(&name) {
             // What is filtered out counts as well: it may have been filtered in before it changed.
             changed = row.changed.max(changed);
-            let instance = &row.instance;
+            let instance = row.instance;
             let is_well = || instance.checks.iter().all(|check| check.is_passing());
             if has_tag(&instance.service, tag.as_ref()) && (!self.passing_only || is_well()) {
-                instances.push(Arc::clone(instance));
+                instances.push(instance);
             }
         }
         let lost = Subject::new(Kind::Health, &name);

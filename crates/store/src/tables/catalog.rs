@@ -13,17 +13,28 @@ use crate::apply::Change;
 use crate::changes::Kind;
 use crate::tables::Table;
 
+mod rows;
+
+pub(crate) use rows::CatalogRows;
+
 /// (lower-cased node, lower-cased id): the key of a service or a check.
 type Key = (Text, Text);
 
 /// (what it is listed under, lower-cased node, lower-cased id).
 type Listed = (Text, Text, Text);
 
+/// How many services a node may have for all of their instances to be replaced whenever the node is written.
+///
+/// Every registration writes its node, so on a node with thousands of services that would be most of the work; there, whoever asks looks the node up.
+const CROWD: usize = 64;
+
 /// An instance with the latest change of anything in it.
 #[derive(Debug, Clone)]
 pub(crate) struct InstanceRow {
     pub(crate) instance: Arc<Instance>,
     pub(crate) changed: Index,
+    /// Whether the node in it may be an older one, because there are too many on that node.
+    is_lazy: bool,
 }
 
 /// Nodes, services and checks, and the instances that they make up.
@@ -46,18 +57,10 @@ impl Catalog {
         let key = node.name.lower();
         let node = Arc::new(node);
         let before = self.nodes.insert(key.clone(), Arc::clone(&node));
-        let hosted: Vec<Listed> = self
-            .services_of(&key)
-            .map(|(id, service)| (service.name.lower(), key.clone(), id.clone()))
-            .collect();
-        for place in hosted {
-            if let Some(row) = self.instances.get_mut(&place) {
-                *row = InstanceRow::new(
-                    Arc::clone(&node),
-                    Arc::clone(&row.instance.service),
-                    row.instance.checks.clone(),
-                );
-            }
+        if self.crowd(&key) <= CROWD {
+            self.update_instances(&key, |row| {
+                *row = row.with_node(&node);
+            });
         }
         before
     }
@@ -77,6 +80,9 @@ impl Catalog {
             }
         }
         self.rebuild(&key.0, Some(&key.1));
+        if before.is_none() && self.crowd(&key.0) == CROWD + 1 {
+            self.update_instances(&key.0, |row| row.is_lazy = true);
+        }
         before
     }
 
@@ -173,19 +179,36 @@ impl Catalog {
         if affected.is_empty() {
             return;
         }
-        let checks: Vec<(Text, Arc<Check>)> = self
-            .checks_of(node_lower)
-            .map(|check| (check.service_id.lower(), Arc::clone(check)))
-            .collect();
+        let is_lazy = self.crowd(node_lower) > CROWD;
+        let checks: Vec<Arc<Check>> = self.checks_of(node_lower).cloned().collect();
         for (id, service) in affected {
             let shown = checks
                 .iter()
-                .filter(|(of, _)| of.is_empty() || *of == id)
-                .map(|(_, check)| Arc::clone(check))
+                .filter(|check| check.service_id.is_empty() || has_lower(&check.service_id, &id))
+                .cloned()
                 .collect();
             let place = (service.name.lower(), node_lower.clone(), id);
-            let row = InstanceRow::new(Arc::clone(&node), service, shown);
+            let mut row = InstanceRow::new(Arc::clone(&node), service, shown);
+            row.is_lazy = is_lazy;
             self.instances.insert(place, row);
+        }
+    }
+
+    /// How many services a node has, not counted far beyond [`CROWD`].
+    fn crowd(&self, node_lower: &Text) -> usize {
+        self.services_of(node_lower).take(CROWD + 2).count()
+    }
+
+    /// Changes the rows of all instances of a node.
+    fn update_instances(&mut self, node_lower: &Text, change: impl Fn(&mut InstanceRow)) {
+        let places: Vec<Listed> = self
+            .services_of(node_lower)
+            .map(|(id, service)| (service.name.lower(), node_lower.clone(), id.clone()))
+            .collect();
+        for place in places {
+            if let Some(row) = self.instances.get_mut(&place) {
+                change(row);
+            }
         }
     }
 
@@ -267,16 +290,22 @@ impl Catalog {
     }
 
     /// The instances of a service of a lower-cased name, by node and id.
-    pub(crate) fn instances_of(&self, name_lower: &Text) -> impl Iterator<Item = &InstanceRow> {
+    pub(crate) fn instances_of(&self, name_lower: &Text) -> impl Iterator<Item = InstanceRow> {
         self.instances
             .range((name_lower.clone(), Text::default(), Text::default())..)
             .take_while(move |((name, _, _), _)| name == name_lower)
-            .map(|(_, row)| row)
+            .map(|((_, node, _), row)| {
+                let newer = row.is_lazy.then(|| self.nodes.get(node)).flatten();
+                match newer {
+                    Some(node) if !Arc::ptr_eq(node, &row.instance.node) => row.with_node(node),
+                    _ => row.clone(),
+                }
+            })
     }
 
-    /// All instances, by lower-cased service name, node and id.
-    pub(crate) fn instances(&self) -> impl Iterator<Item = &InstanceRow> {
-        self.instances.values()
+    /// The services of all instances, by lower-cased service name, node and id.
+    pub(crate) fn services_by_name(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.instances.values().map(|row| &row.instance.service)
     }
 }
 
@@ -294,7 +323,28 @@ impl InstanceRow {
             checks,
             rendered: OnceLock::new(),
         });
-        Self { instance, changed }
+        Self {
+            instance,
+            changed,
+            is_lazy: false,
+        }
+    }
+
+    /// The same on another version of its node.
+    fn with_node(&self, node: &Arc<Node>) -> Self {
+        let Instance {
+            service, checks, ..
+        } = &*self.instance;
+        Self::new(Arc::clone(node), Arc::clone(service), checks.clone())
+    }
+}
+
+/// Whether this is the lower-cased form of a text, without building that where it is plain to see.
+fn has_lower(text: &Text, lower: &Text) -> bool {
+    if text.is_ascii() {
+        text.eq_ignore_ascii_case(lower)
+    } else {
+        text.lower() == *lower
     }
 }
 

@@ -22,6 +22,10 @@ impl Tombstones {
         self.rows.get(key).copied()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// All of them, by key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Text, Index)> {
         self.rows.iter().map(|(key, index)| (key, *index))
