@@ -1,5 +1,7 @@
 //! `/v1/catalog/`: nodes and services.
 
+use std::sync::Arc;
+
 use model::{
     CatalogNode, CatalogNodes, CatalogService, CatalogServices, Check, Command, Deregister,
     Deregistration, Error, Instance, Node, NodeServices, Registration, Service, Text, parse_uuid,
@@ -19,7 +21,13 @@ pub(crate) fn datacenters(call: Call<'_>) -> Result<Answer, Response> {
 /// All nodes.
 pub(crate) fn nodes(call: Call<'_>) -> Result<Answer, Response> {
     let options = call.read_options()?;
-    Ok(call.ask_json(CatalogNodes, options))
+    let pretty = call.pretty();
+    Ok(call.ask_list(
+        CatalogNodes,
+        options,
+        |node| &node.name,
+        move |nodes| json(&nodes, pretty),
+    ))
 }
 
 /// The names of all services with their tags.
@@ -39,10 +47,14 @@ pub(crate) fn service(call: Call<'_>) -> Result<Answer, Response> {
         tag: call.query.get("tag").map(Text::from),
     };
     let pretty = call.pretty();
-    Ok(call.ask(question, options, move |instances| {
+    Ok(call.ask_list(question, options, node_of, move |instances| {
         let rows: Vec<_> = instances.iter().map(|instance| Row(instance)).collect();
         json(&rows, pretty)
     }))
+}
+
+fn node_of(instance: &Arc<Instance>) -> &Text {
+    &instance.node.name
 }
 
 /// A node with its services.
@@ -72,7 +84,7 @@ pub(crate) fn register(call: Call<'_>) -> Result<Answer, Response> {
             Ok(_) => {}
             // The original does not tell its client what the state refuses, only who must not or cannot write at all.
             Err(error @ (Error::Invalid(_) | Error::NotFound(_))) => {
-                tracing::warn!("a registration of node {node} had no effect: {error}");
+                tracing::warn!("a registration of node {node:?} had no effect: {error}");
             }
             Err(error) => return Err(failed(&error)),
         }

@@ -1,11 +1,12 @@
 //! What can be set.
 
+use std::fmt;
 use std::time::Duration;
 
 use model::Text;
 
 /// How `/v1` looks on this agent. Limits of the connection are the engine's, in [`http::Config`](crate::http::Config).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// The datacenter that decides about tokens; empty (the default) for none: `/v1/acl/` then answers 401.
     pub acl_datacenter: Text,
@@ -27,6 +28,21 @@ pub struct Config {
     pub wait_max: Duration,
     /// Where the chance begins by which waits are lengthened, so that those who began together do not end together. Any number.
     pub seed: u64,
+}
+
+impl fmt::Debug for Config {
+    /// Without the token: what is printed for debugging ends in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("acl_datacenter", &self.acl_datacenter)
+            .field("response_headers", &self.response_headers)
+            .field("pretty", &self.pretty)
+            .field("disable_coordinates", &self.disable_coordinates)
+            .field("json_bytes_max", &self.json_bytes_max)
+            .field("wait_default", &self.wait_default)
+            .field("wait_max", &self.wait_max)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Config {

@@ -1,8 +1,10 @@
 //! `/v1/health/`: checks, and services with what their checks say.
 
+use std::sync::Arc;
+
 use model::{Check, HealthChecks, HealthNode, HealthService, HealthState, Instance, Text};
 
-use crate::call::{Answer, Call, rendered};
+use crate::call::{Answer, Call, json, rendered};
 use crate::http::Response;
 use crate::json::{Encode, indent, object};
 
@@ -17,14 +19,26 @@ pub(crate) fn node(call: Call<'_>) -> Result<Answer, Response> {
 pub(crate) fn checks(call: Call<'_>) -> Result<Answer, Response> {
     let options = call.read_options()?;
     let service = Text::from(call.argument_or("Missing service name")?);
-    Ok(call.ask_json(HealthChecks { service }, options))
+    let pretty = call.pretty();
+    Ok(call.ask_list(
+        HealthChecks { service },
+        options,
+        |check| &check.node,
+        move |checks| json(&checks, pretty),
+    ))
 }
 
 /// The checks in one state.
 pub(crate) fn state(call: Call<'_>) -> Result<Answer, Response> {
     let options = call.read_options()?;
     let state = Text::from(call.argument_or("Missing check state")?);
-    Ok(call.ask_json(HealthState { state }, options))
+    let pretty = call.pretty();
+    Ok(call.ask_list(
+        HealthState { state },
+        options,
+        |check| &check.node,
+        move |checks| json(&checks, pretty),
+    ))
 }
 
 /// The instances of a service with their nodes and checks.
@@ -37,10 +51,14 @@ pub(crate) fn service(call: Call<'_>) -> Result<Answer, Response> {
         passing_only: call.query.has("passing"),
     };
     let pretty = call.pretty();
-    Ok(call.ask(question, options, move |instances| {
+    Ok(call.ask_list(question, options, node_of, move |instances| {
         let joined = joined(&instances);
         rendered(if pretty { indent(&joined) } else { joined })
     }))
+}
+
+fn node_of(instance: &Arc<Instance>) -> &Text {
+    &instance.node.name
 }
 
 /// A list of instances, out of what each of them has kept of its last rendering.

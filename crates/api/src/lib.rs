@@ -6,12 +6,37 @@
 //! Start with the table in `routes.rs`; each subject has a file of the name that it has on every other floor.
 //! A new endpoint is a function in such a file and a line in that table.
 //! [`http`] is the engine below: it knows connections and nothing of what is asked.
+//!
+//! ```
+//! # use agent::{Agent, Identity, Role, Sections, Settings};
+//! use api::http::{Method, Reaction, Request, Service};
+//! # let identity = Identity {
+//! #     node: "n1".to_owned(),
+//! #     datacenter: "dc1".to_owned(),
+//! #     address: [10, 0, 0, 1].into(),
+//! #     address_wan: [10, 0, 0, 1].into(),
+//! #     role: Role::Client,
+//! #     version: "0.7.1".to_owned(),
+//! #     prerelease: String::new(),
+//! #     revision: String::new(),
+//! #     build: String::new(),
+//! # };
+//! # let agent = Agent::new(identity, Settings::default(), Sections::new);
+//!
+//! let fake = testkit::FakeCluster::new();
+//! fake.answer(testkit::Fake::Reply(model::Reply::Applied(true)));
+//!
+//! let service = api::service(fake.cluster(), agent, api::Config::default());
+//! let request = Request::new(&Method::PUT, "/v1/kv/color", &[], "blue".into()).unwrap();
+//! assert!(matches!(service.call(request), Reaction::Now(response) if response.status == 200));
+//! ```
 
 mod routes;
 
 mod call;
 mod config;
 mod error;
+mod near;
 mod options;
 mod query_string;
 

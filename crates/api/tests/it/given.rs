@@ -310,23 +310,27 @@ fn query(name: &str) -> Arc<PreparedQuery> {
 }
 
 fn coordinate(node: &str) -> NodeCoordinate {
+    let mut coord = Coordinate {
+        vec: vec![
+            0.0,
+            -0.000_172_284_972_593_551_6,
+            2.144_769_388_268_762_4e-6,
+            1e-7,
+            0.25,
+            0.0,
+            0.0,
+            0.0,
+        ],
+        error: 1.5,
+        adjustment: -6.265_714_814_545_531e-5,
+        height: 1e-5,
+    };
+    // `n1@0.5`: that far away from where all others are
+    let (node, away) = node.split_once('@').unwrap_or((node, "0"));
+    coord.vec[0] = away.parse().unwrap();
     NodeCoordinate {
         node: Text::from(node),
-        coord: Coordinate {
-            vec: vec![
-                0.0,
-                -0.000_172_284_972_593_551_6,
-                2.144_769_388_268_762_4e-6,
-                1e-7,
-                0.25,
-                0.0,
-                0.0,
-                0.0,
-            ],
-            error: 1.5,
-            adjustment: -6.265_714_814_545_531e-5,
-            height: 1e-5,
-        },
+        coord,
     }
 }
 
