@@ -1,14 +1,17 @@
-//! How fast transactions of 64 keys are applied, and how much memory a million keys take.
+//! How fast transactions of 64 keys are applied, how much memory a million keys take, and what it costs to wait.
 //!
 //! `cargo run --release -p store --example bulk [keys]`
 
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 #![allow(clippy::print_stdout, reason = "it is a program")]
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
-use model::{Command, Entry, KvOp, KvVerb, Text};
-use store::Store;
+use model::{Command, Entry, KvGet, KvOp, KvVerb, Node, Registration, Service, Text};
+use store::{Read, Store, Subscription, Watch};
 
 const OPS: u64 = 64;
 const TXNS_PER_BATCH: u64 = 16;
@@ -20,6 +23,8 @@ fn main() {
         .unwrap_or(1_000_000);
     let mut store = Store::new();
     let mut log_index = 0;
+    wait_for_one_key();
+    services_of_one_node();
     for round in [
         "load",
         "overwrite",
@@ -45,10 +50,65 @@ fn main() {
         println!(
             "{round}: {keys} keys in {seconds:.2} s, {:.0} keys/s, {} MB resident, {} keys",
             keys as f64 / seconds,
-            resident_mb(),
+            resident_kb() / 1024,
             store.shared().view().key_count()
         );
     }
+}
+
+/// Ten thousand wait for one key.
+fn wait_for_one_key() {
+    let mut store = Store::new();
+    let shared = store.shared();
+    let view = shared.view();
+    let mut watch = Watch::on();
+    let key = Text::from("bulk/000000000");
+    KvGet { key }.read(&view, &mut watch);
+    let before = resident_kb();
+    let mut waiting: Vec<Subscription> = (0..10_000)
+        .map(|_| shared.subscribe(&view, &watch))
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    for subscription in &mut waiting {
+        assert!(pin!(subscription.changed()).poll(&mut context).is_pending());
+    }
+    let each = (resident_kb() - before) * 1024 / 10_000;
+    let command = transaction("load", 0, 64);
+    let entry = Entry { at_ms: 0, command };
+    assert!(store.apply(1, 1, entry).result.is_ok());
+    let started = Instant::now();
+    store.publish();
+    let woken = waiting.iter().filter(|one| one.has_changed()).count();
+    println!(
+        "{woken} waiting for one key: {each} bytes each, woken in {:?}",
+        started.elapsed()
+    );
+}
+
+/// A node with very many services.
+fn services_of_one_node() {
+    let mut store = Store::new();
+    let started = Instant::now();
+    for number in 1..=5_000 {
+        let registration = Registration {
+            node: Node {
+                name: Text::from("node"),
+                address: Text::from("10.0.0.1"),
+                ..Node::default()
+            },
+            service: Some(Service {
+                id: Text::from(format!("service-{number}")),
+                name: Text::from(format!("service-{number}")),
+                ..Service::default()
+            }),
+            checks: Vec::new(),
+        };
+        let command = Command::Register(Box::new(registration));
+        let entry = Entry { at_ms: 0, command };
+        assert!(store.apply(number, 1, entry).result.is_ok());
+        store.publish();
+    }
+    println!("5000 services of one node: {:?}", started.elapsed());
 }
 
 fn transaction(round: &str, first: u64, keys: u64) -> Command {
@@ -73,13 +133,12 @@ fn transaction(round: &str, first: u64, keys: u64) -> Command {
     Command::Txn((first..first + OPS).map(op).collect())
 }
 
-fn resident_mb() -> u64 {
+fn resident_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kilobytes = status
+    status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|number| number.parse::<u64>().ok())
-        .unwrap_or(0);
-    kilobytes / 1024
+        .unwrap_or(0)
 }
