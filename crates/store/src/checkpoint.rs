@@ -21,6 +21,7 @@ use wire::msgpack::{RecordError, RecordReader};
 use crate::changes::Subject;
 use crate::state::State;
 use crate::tables::Table;
+use crate::tables::catalog::CatalogRows;
 use crate::view::View;
 
 /// What the first bytes say the file is.
@@ -235,6 +236,7 @@ pub(crate) fn read(source: &mut dyn Read) -> Result<State, LoadError> {
         Ok((_, _)) | Err(_) => return Err(LoadError::NotACheckpoint),
     }
     let mut state = State::default();
+    let mut catalog = CatalogRows::default();
     let mut number = 0;
     let mut ended = false;
     while let Some(record) = records.next_record()? {
@@ -250,13 +252,13 @@ pub(crate) fn read(source: &mut dyn Read) -> Result<State, LoadError> {
             continue;
         }
         number = record.number;
-        insert(&mut state, &record)?;
+        insert(&mut state, &mut catalog, &record)?;
     }
-    if ended {
-        Ok(state)
-    } else {
-        Err(LoadError::Incomplete(number))
+    if !ended {
+        return Err(LoadError::Incomplete(number));
     }
+    state.catalog = catalog.build();
+    Ok(state)
 }
 
 fn row<'a, T: Deserialize<'a>>(record: &wire::msgpack::Record<'a>) -> Result<T, LoadError> {
@@ -267,7 +269,11 @@ fn row<'a, T: Deserialize<'a>>(record: &wire::msgpack::Record<'a>) -> Result<T, 
     })
 }
 
-fn insert(state: &mut State, record: &wire::msgpack::Record<'_>) -> Result<(), LoadError> {
+fn insert(
+    state: &mut State,
+    catalog: &mut CatalogRows,
+    record: &wire::msgpack::Record<'_>,
+) -> Result<(), LoadError> {
     match record.kind {
         kind::POSITION => {
             let position: Position = row(record)?;
@@ -281,16 +287,12 @@ fn insert(state: &mut State, record: &wire::msgpack::Record<'_>) -> Result<(), L
                 state.indexes.raise(table, index);
             }
         }
-        kind::NODE => {
-            state.catalog.insert_node(row::<Node>(record)?);
-        }
+        kind::NODE => catalog.insert_node(row::<Node>(record)?),
         kind::SERVICE => {
             let (node, service): (Text, Service) = row(record)?;
-            state.catalog.insert_service(&node, service);
+            catalog.insert_service(&node, service);
         }
-        kind::CHECK => {
-            state.catalog.insert_check(row::<Check>(record)?);
-        }
+        kind::CHECK => catalog.insert_check(row::<Check>(record)?),
         kind::KV => {
             state.kv.insert(row::<KvEntry>(record)?);
         }

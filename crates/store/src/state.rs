@@ -1,8 +1,7 @@
 //! All that is replicated, as of one position of the log.
 
-use model::{Error, Index, Registration};
+use model::Index;
 
-use crate::apply::Change;
 use crate::changes::Changes;
 use crate::tables::Indexes;
 use crate::tables::acl::Acls;
@@ -13,7 +12,6 @@ use crate::tables::lock_delay::LockDelays;
 use crate::tables::query::Queries;
 use crate::tables::session::Sessions;
 use crate::tables::tombstone::Tombstones;
-use crate::watch::Touched;
 
 /// All that is replicated. Cloning shares every table, so it costs the same whatever they hold.
 ///
@@ -50,16 +48,5 @@ impl State {
     /// The index that users see for the entry at this position of the log.
     pub(crate) fn user_index(&self, log_index: u64) -> Index {
         log_index.saturating_add(self.offset)
-    }
-
-    /// Registers as the command does, outside of any log: how an archive's catalog is loaded.
-    pub(crate) fn register(
-        &mut self,
-        index: Index,
-        registration: &Registration,
-    ) -> Result<(), Error> {
-        let mut touched = Touched::default();
-        let mut effects = Vec::new();
-        Change::new(self, index, &mut touched, &mut effects).register(registration)
     }
 }

@@ -1,15 +1,18 @@
 //! Records into a state, by the index rules of a restore.
 
-use model::{Index, KvEntry, Text};
+use model::{Check, Index, KvEntry, Node, Registration, Service, Text};
 use wire::msgpack::Decoder;
 
 use super::error::{Position, StateError};
 use super::refusal::Refusal;
 use super::rules::{Record, Rules};
+use crate::apply::Change;
 use crate::changes::Changes;
 use crate::state::State;
 use crate::tables::Table;
+use crate::tables::catalog::CatalogRows;
 use crate::tables::lock_delay::LockDelays;
+use crate::watch::Touched;
 
 /// Builds a fresh state out of records.
 ///
@@ -19,6 +22,8 @@ use crate::tables::lock_delay::LockDelays;
 pub struct Loader {
     last_index: Index,
     state: State,
+    /// Put into the state at the end, all at once.
+    catalog: CatalogRows,
     rules: Rules,
     /// Records and bytes so far, for messages.
     number: u64,
@@ -31,6 +36,7 @@ impl Loader {
         Self {
             last_index,
             state: State::default(),
+            catalog: CatalogRows::default(),
             rules: Rules::default(),
             number: 0,
             offset: 0,
@@ -82,9 +88,7 @@ impl Loader {
             state, last_index, ..
         } = self;
         match record {
-            Record::Register(registration) => state
-                .register(*last_index, &registration)
-                .map_err(|error| Refusal::Other(error.to_string()))?,
+            Record::Register(registration) => self.register(registration),
             Record::Kv(entry) => {
                 state.indexes.raise(Table::Kvs, entry.modify_index);
                 state.kv.insert(KvEntry::new(&entry));
@@ -115,9 +119,55 @@ impl Loader {
         Ok(())
     }
 
+    /// A node with what came with it; the rules have seen to it that each check finds what it names.
+    fn register(&mut self, registration: Registration) {
+        let Self {
+            state,
+            catalog,
+            last_index,
+            ..
+        } = self;
+        let index = *last_index;
+        let name = registration.node.name.clone();
+        catalog.insert_node(Node {
+            create_index: index,
+            modify_index: index,
+            ..registration.node
+        });
+        state.indexes.raise(Table::Nodes, index);
+        if let Some(service) = registration.service {
+            let service = Service {
+                create_index: index,
+                modify_index: index,
+                ..service
+            };
+            catalog.insert_service(&name, service);
+            state.indexes.raise(Table::Services, index);
+        }
+        for check in registration.checks {
+            let (node, id) = (check.node.lower(), check.check_id.lower());
+            let service = catalog.service(&node, &check.service_id.lower());
+            let check = Check {
+                service_name: service.map_or(check.service_name, |it| it.name.clone()),
+                create_index: index,
+                modify_index: index,
+                ..check
+            };
+            let is_critical = check.is_critical();
+            catalog.insert_check(check);
+            state.indexes.raise(Table::Checks, index);
+            if is_critical {
+                // Only those that were loaded already, as the original does: it writes sessions after checks.
+                Change::new(state, index, &mut Touched::default(), &mut Vec::new())
+                    .end_sessions_of_check(&node, &id);
+            }
+        }
+    }
+
     /// The state, at no position of any log yet.
     pub(crate) fn finish(self) -> State {
         let mut state = self.state;
+        state.catalog = self.catalog.build();
         // A critical check that came after its session has ended it; no delay comes of that, since there is no clock here.
         state.lock_delays = LockDelays::default();
         // Whoever waits from before a restore is woken by its floor, so what loading touched need not be remembered.

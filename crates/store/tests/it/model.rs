@@ -502,6 +502,60 @@ proptest! {
         let (one, other) = (straight.freeze(), restarted.freeze());
         prop_assert_eq!(checkpoint(&one), checkpoint(&other));
         prop_assert_eq!(written(&one), written(&other));
+        // What follows from the rows was built again, and says the same.
+        let rebuilt = installed(&checkpoint(&one)).unwrap().freeze();
+        for question in questions() {
+            let expected = ask(&one, &question);
+            for view in [&other, &rebuilt] {
+                let asked = ask(view, &question);
+                prop_assert_eq!(&asked.shown, &expected.shown, "{:?}", question);
+                prop_assert_eq!(asked.found.index, expected.found.index);
+                prop_assert_eq!(asked.found.changed, expected.found.changed);
+            }
+        }
+    }
+
+    /// On nodes with many services instances are kept in another way; it must not show.
+    #[test]
+    fn a_crowded_node_is_like_any_other(services in 60_usize..70, entries in entries()) {
+        let mut log_index = 0;
+        let mut stores = [Store::new(), Store::new()];
+        let crowd = (0..services).map(|n| {
+            let service = Service {
+                id: Text::from(format!("s{n}")),
+                name: Text::from("web"),
+                ..Service::default()
+            };
+            let node = Node { name: Text::from("alpha"), ..Node::default() };
+            let check = Check {
+                check_id: Text::from(format!("c{n}")),
+                service_id: service.id.clone(),
+                status: Text::from("passing"),
+                ..Check::default()
+            };
+            let registration = Registration { node, service: Some(service), checks: vec![check] };
+            Entry { at_ms: 0, command: Command::Register(Box::new(registration)) }
+        });
+        let mut apply = |stores: &mut [Store; 2], entry: Entry| {
+            log_index += 1;
+            for store in stores {
+                store.apply(log_index, 1, entry.clone());
+            }
+        };
+        crowd.for_each(|entry| apply(&mut stores, entry));
+        for (place, entry) in entries.into_iter().enumerate() {
+            if place % 10 == 0 {
+                let bytes = checkpoint(&stores[1].freeze());
+                stores[1] = installed(&bytes).unwrap();
+            }
+            apply(&mut stores, entry);
+            let [one, other] = stores.each_ref().map(|store| {
+                let question = HealthService { service: Text::from("web"), tag: None, passing_only: false };
+                ask(&store.freeze(), &question.into())
+            });
+            prop_assert_eq!(one.shown, other.shown);
+            prop_assert_eq!(one.found.changed, other.found.changed);
+        }
     }
 
     /// A snapshot of a restored snapshot is that snapshot, and the rows that keep their indexes keep them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use model::{Check, Node, Service, Text};
 
-use super::{Catalog, InstanceRow, Key};
+use super::{CROWD, Catalog, InstanceRow, Key};
 
 /// Rows on their way to their places.
 #[derive(Debug, Default)]
@@ -49,13 +49,19 @@ impl CatalogRows {
         for ((node, id), check) in &self.checks {
             let place = |under: Text| (under, node.clone(), id.clone());
             catalog.by_status.insert(place(check.status.clone()));
+            if !check.service_name.is_empty() {
+                catalog.by_service.insert(place(check.service_name.lower()));
+            }
             if check.service_id.is_empty() {
                 of_nodes.entry(node).or_default().push((id, check));
             } else {
-                catalog.by_service.insert(place(check.service_name.lower()));
                 let service = (node.clone(), check.service_id.lower());
                 of_services.entry(service).or_default().push((id, check));
             }
+        }
+        let mut crowds: BTreeMap<&Text, usize> = BTreeMap::new();
+        for (node, _) in self.services.keys() {
+            *crowds.entry(node).or_default() += 1;
         }
         for (key, service) in &self.services {
             let (node_lower, id) = key;
@@ -67,7 +73,8 @@ impl CatalogRows {
             let mut checks: Vec<&(&Text, &Arc<Check>)> = of_node.chain(of_service).collect();
             checks.sort_unstable_by_key(|(id, _)| *id);
             let checks = checks.into_iter().map(|(_, check)| Arc::clone(check));
-            let row = InstanceRow::new(Arc::clone(node), Arc::clone(service), checks.collect());
+            let mut row = InstanceRow::new(Arc::clone(node), Arc::clone(service), checks.collect());
+            row.is_lazy = crowds.get(node_lower).is_some_and(|crowd| *crowd > CROWD);
             let place = (service.name.lower(), node_lower.clone(), id.clone());
             catalog.instances.insert(place, row);
         }
