@@ -515,6 +515,9 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(self.what);
+        // What came before the bar would look like a burst.
+        bar.set_position(self.done);
+        bar.reset_eta();
         bar
     }
 

@@ -230,6 +230,10 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         None => LogLevel::Info,
     };
     let acl = acl(given)?;
+    if acl.is_none() && given.text("acl_master_token").is_some() {
+        let message = "acl_master_token does nothing without acl_datacenter; access control is off";
+        warnings.push(message.to_owned());
+    }
     let domain = given.text("domain").unwrap_or("consul.").to_lowercase();
     let session_ttl_min = given
         .span("session_ttl_min")
@@ -1058,6 +1062,10 @@ mod tests {
             })
         );
         assert_eq!(settings.acl_token, "t");
+        assert!(settings.warnings.is_empty());
+
+        let settings = server(r#"{"acl_master_token": "root"}"#).unwrap();
+        assert_eq!((settings.acl, settings.warnings.len()), (None, 1));
     }
 
     /// Whatever becomes of a file's bytes, it ends in settings or in a message.
