@@ -44,14 +44,17 @@ fn put(chance: &mut Chance, out: &mut Vec<u8>) {
 }
 
 pub(super) fn put_one(setting: &Setting) -> Result<Vec<Measure>> {
+    // The disk's pace changes with what else the machine does, so it is asked before and after; without the server,
+    // which makes its next segments ready in the background.
+    let before = append_and_sync(setting.scratch.path(), 500)?;
     let agent = setting.agent()?;
+    agent.settle()?;
     let mut chance = Chance::new(1);
-    // The disk's pace changes with what else the machine does: half before, half after.
-    let before = append_and_sync(&agent.folder(), 500)?;
     let Cost { seen, cpu } = costed(&agent, 1, Until::Time(setting.time), |_, out| {
         put(&mut chance, out)
     })?;
-    let after = append_and_sync(&agent.folder(), 500)?;
+    drop(agent);
+    let after = append_and_sync(setting.scratch.path(), 500)?;
     let ceiling = f64::midpoint(before.prepared, after.prepared);
     let limit = (ceiling + 150.0).max(ceiling * 1.3);
     let growing = f64::midpoint(before.growing, after.growing);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -142,11 +142,6 @@ impl Agent {
             before = now;
         }
         bail!("the server is still busy two minutes after the load")
-    }
-
-    /// A folder on the disk that holds the data, for files of the measurement.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
     }
 
     pub(crate) fn put(&self, path: &str, body: &[u8]) -> Result<()> {
