@@ -7,3 +7,4 @@
 mod given;
 mod http;
 mod scripts;
+mod whole;
