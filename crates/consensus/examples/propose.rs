@@ -3,7 +3,10 @@
 //! Prints wall time and processor time per proposal of 64 bytes on one server, with 1 and with 64 proposers, beside a
 //! bare append and sync of the same bytes. Without a directory the log is kept in memory.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
-#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on says where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot go on says where"
+)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,7 +21,10 @@ use tokio::time::Instant;
 
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    )
 }
 
 fn bare_sync(path: &Path) {
@@ -33,7 +39,10 @@ fn bare_sync(path: &Path) {
         times.push(begun.elapsed());
     }
     times.sort();
-    println!("bare append and sync: p50 {:?}, p90 {:?}", times[1000], times[1800]);
+    println!(
+        "bare append and sync: p50 {:?}, p90 {:?}",
+        times[1000], times[1800]
+    );
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -48,12 +57,22 @@ async fn main() {
     }
     let begun = Instant::now();
     let machine = Box::new(ListMachine::new());
-    let consensus = Consensus::start(Config::default(), disk, machine, Arc::new(NoTransport)).await.unwrap();
+    let consensus = Consensus::start(Config::default(), disk, machine, Arc::new(NoTransport))
+        .await
+        .unwrap();
     if !consensus.initialized().await {
-        let me = Peer { id: consensus.id(), address: String::from("127.0.0.1:1"), name: String::new() };
+        let me = Peer {
+            id: consensus.id(),
+            address: String::from("127.0.0.1:1"),
+            name: String::new(),
+        };
         consensus.bootstrap(vec![me]).await.unwrap();
     }
-    consensus.leadership().wait_for(|leadership| leadership.is_leader).await.unwrap();
+    consensus
+        .leadership()
+        .wait_for(|leadership| leadership.is_leader)
+        .await
+        .unwrap();
     consensus.propose(Bytes::from(vec![7; 64])).await.unwrap();
     println!("start to first write: {:?}", begun.elapsed());
     for (proposers, each) in [(1, 5_000), (64, 2_000), (256, 1_000)] {

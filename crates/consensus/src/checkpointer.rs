@@ -30,11 +30,7 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(crate) async fn run(
-        self,
-        mut requests: mpsc::Receiver<Request>,
-        stop: Stop,
-    ) {
+    pub(crate) async fn run(self, mut requests: mpsc::Receiver<Request>, stop: Stop) {
         loop {
             let request = tokio::select! {
                 biased;

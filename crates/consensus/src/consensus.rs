@@ -312,7 +312,9 @@ impl Consensus {
         .map_err(|fatal| start_error(&*disk, &fatal))?;
 
         let is_alone = raft
-            .with_raft_state(move |state| is_only(state.membership_state.effective().membership(), identity.id))
+            .with_raft_state(move |state| {
+                is_only(state.membership_state.effective().membership(), identity.id)
+            })
             .await
             .map_err(|fatal| start_error(&*disk, &fatal))?;
         if is_tail_lost && is_alone {
@@ -564,15 +566,32 @@ impl Consensus {
         }
     }
 
-    /// Adds a member without a vote and returns when it has caught up.
+    /// Adds a member without a vote and returns when it holds all that was in the log then.
     pub async fn add_learner(&self, peer: Peer) -> Result<(), MembershipError> {
         let id = peer.id;
-        let added = self
-            .member
-            .raft
-            .add_learner(id, to_address(peer), true)
-            .await;
-        added.map(drop).map_err(membership_error)
+        let raft = &self.member.raft;
+        let added = raft
+            .add_learner(id, to_address(peer), false)
+            .await
+            .map_err(membership_error)?;
+        let wanted = Some(added.log_id);
+        let wait = raft.wait(None);
+        let is_settled = |metrics: &openraft::RaftMetrics<Types>| {
+            let held = metrics
+                .replication
+                .as_ref()
+                .and_then(|replication| replication.get(&id));
+            metrics.state != ServerState::Leader || held.is_some_and(|held| *held >= wanted)
+        };
+        let settled = wait
+            .metrics(is_settled, "learner")
+            .await
+            .map_err(|_| MembershipError::Stopped)?;
+        if settled.state == ServerState::Leader {
+            Ok(())
+        } else {
+            Err(MembershipError::OutcomeUnknown)
+        }
     }
 
     /// Makes exactly these members voters; those that were and aren't named leave.
@@ -812,6 +831,9 @@ fn raft_config(config: &Config, may_elect: bool) -> Result<openraft::Config, Sta
         enable_elect: may_elect,
         enable_pre_vote: Some(true),
         allow_log_reversion: Some(false),
+        // The library's default would let a leader go on after a restart in the same term, with other entries at places
+        // where followers already hold some that it had not synced yet.
+        enable_leader_restore: Some(false),
         backoff: String::from("50ms 100ms ...1s"),
         ..openraft::Config::default()
     };
@@ -824,11 +846,7 @@ fn raft_config(config: &Config, may_elect: bool) -> Result<openraft::Config, Sta
 }
 
 /// Follows the library's idea of who leads.
-fn watch_leadership(
-    raft: &Raft,
-    tasks: &Tasks,
-    stop: Stop,
-) -> watch::Receiver<Leadership> {
+fn watch_leadership(raft: &Raft, tasks: &Tasks, stop: Stop) -> watch::Receiver<Leadership> {
     let (tell, leadership) = watch::channel(Leadership::default());
     let mut metrics = raft.server_metrics();
     tasks.spawn(async move {

@@ -75,14 +75,19 @@ pub(crate) fn read(disk: &dyn Disk, name: &str) -> io::Result<Read> {
 
 /// Replaces a file: after a crash there is the old content or the new.
 pub(crate) async fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> io::Result<()> {
+    put(disk, name, content).await?;
+    pause(disk).await;
+    disk.sync_dir()
+}
+
+/// The same, but for the directory: the caller syncs it.
+pub(crate) async fn put(disk: &dyn Disk, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}.tmp");
     let file = disk.create(&temporary)?;
     file.write_at(0, &encode(content))?;
     pause(disk).await;
     file.sync_data()?;
-    disk.rename(&temporary, name)?;
-    pause(disk).await;
-    disk.sync_dir()
+    disk.rename(&temporary, name)
 }
 
 /// Removes a file durably; it is no error if there is none.

@@ -38,14 +38,19 @@ pub(crate) async fn open(disk: &dyn Disk, config: &Config) -> Result<Identity, S
             {
                 return Err(damaged(disk, IDENTITY_FILE, "it is missing"));
             }
-            return Ok(create(disk, config).await?);
+            return Ok(create(disk, config.id, config).await?);
         }
     };
     let id = decode(&content, config).map_err(|reason| StartError::Foreign {
         place: disk.place(),
         reason,
     })?;
+    let has_log = names
+        .iter()
+        .any(|name| segment::sequence_of(name).is_some());
     let vote = match durable::read(disk, VOTE_FILE)? {
+        // The first start came no further.
+        durable::Read::Missing if !has_log => return Ok(create(disk, id, config).await?),
         durable::Read::Content(content) => codec::decode_vote(&content)
             .map_err(|codec::Malformed(reason)| damaged(disk, VOTE_FILE, reason))?,
         durable::Read::Damaged(reason) => return Err(damaged(disk, VOTE_FILE, reason)),
@@ -54,15 +59,15 @@ pub(crate) async fn open(disk: &dyn Disk, config: &Config) -> Result<Identity, S
     Ok(Identity { id, vote })
 }
 
-/// The vote comes first, so that a directory with an identity has one.
-async fn create(disk: &dyn Disk, config: &Config) -> io::Result<Identity> {
+/// The log is begun when both files are there, so a directory with a log has both.
+async fn create(disk: &dyn Disk, id: NodeId, config: &Config) -> io::Result<Identity> {
     let identity = Identity {
-        id: config.id,
-        vote: Vote::new(0, config.id),
+        id,
+        vote: Vote::new(0, id),
     };
-    durable::replace(disk, VOTE_FILE, &codec::encode_vote(&identity.vote)).await?;
+    durable::put(disk, VOTE_FILE, &codec::encode_vote(&identity.vote)).await?;
     let mut content = vec![VERSION];
-    content.extend_from_slice(&config.id.to_le_bytes());
+    content.extend_from_slice(&id.to_le_bytes());
     content.extend_from_slice(config.cluster.as_bytes());
     durable::replace(disk, IDENTITY_FILE, &content).await?;
     Ok(identity)

@@ -33,6 +33,7 @@ mod raft;
 mod suspension;
 mod tasks;
 
+pub mod fuzz;
 #[cfg(feature = "sim")]
 pub mod sim;
 

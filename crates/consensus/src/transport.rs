@@ -38,6 +38,8 @@ pub struct NoTransport;
 
 impl Transport for NoTransport {
     fn call(&self, peer: Peer, _message: Bytes) -> TransportFuture {
-        Box::pin(std::future::ready(Err(TransportError::Unreachable(peer.address))))
+        Box::pin(std::future::ready(Err(TransportError::Unreachable(
+            peer.address,
+        ))))
     }
 }

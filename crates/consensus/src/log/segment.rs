@@ -247,11 +247,13 @@ fn later_group_follows(bytes: &Bytes, bad: usize, sequence: u64) -> bool {
     let mut effort = SEARCH_EFFORT_MAX * bytes.len() as u64;
     let mut at = bad.next_multiple_of(8);
     while let Some(header) = bytes.get(at..at + record::RECORD_HEADER) {
-        // Cheap tests first: the kind and the zeros beside it.
-        let may_be_record = matches!(header[12], 1..=4) && header[13..16] == [0, 0, 0];
+        // Cheap tests first: the kind, the zeros beside it, and whether it fits.
+        let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let room = bytes.len() - at - record::RECORD_HEADER;
+        let may_be_record =
+            matches!(header[12], 1..=4) && header[13..16] == [0, 0, 0] && length <= room;
         if may_be_record {
-            let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-            effort = effort.saturating_sub(u64::from(length));
+            effort = effort.saturating_sub(length as u64);
             if effort == 0 {
                 // Nothing that a disk does to a file looks like this; refuse rather than guess.
                 return true;

@@ -71,14 +71,20 @@ impl<T> Drop for Sender<T> {
 impl<T> Sender<T> {
     fn receiver(&self) -> Receiver<T> {
         self.0.receivers.fetch_add(1, Ordering::Relaxed);
-        Receiver { seen: self.0.version.load(Ordering::Acquire), shared: Arc::clone(&self.0) }
+        Receiver {
+            seen: self.0.version.load(Ordering::Acquire),
+            shared: Arc::clone(&self.0),
+        }
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
         self.shared.receivers.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(&self.shared), seen: self.seen }
+        Self {
+            shared: Arc::clone(&self.shared),
+            seen: self.seen,
+        }
     }
 }
 

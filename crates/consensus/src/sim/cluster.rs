@@ -57,8 +57,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs one life of a cluster and checks it: no acknowledged command is lost, and all servers agree on all entries.
 pub fn run(seed: u64, servers: usize) -> Result<Report, Violation> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let violation = |what: String| Violation { seed, servers, what };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let violation = |what: String| Violation {
+        seed,
+        servers,
+        what,
+    };
     let runtime = runtime.map_err(|error| violation(error.to_string()))?;
     runtime.block_on(live(seed, servers)).map_err(violation)
 }
@@ -106,7 +113,12 @@ impl Clients {
             let place = chance.random::<u64>();
             let server = self.with(|state| {
                 let hinted = hint.take().and_then(|id| state.live.get(&id));
-                let any = || state.live.values().nth(usize::try_from(place % state.live.len().max(1) as u64).ok()?);
+                let any = || {
+                    state
+                        .live
+                        .values()
+                        .nth(usize::try_from(place % state.live.len().max(1) as u64).ok()?)
+                };
                 (!state.ends).then(|| hinted.or_else(any).cloned())
             });
             let Some(server) = server else { return };
@@ -122,7 +134,9 @@ impl Clients {
                     trace.event("acknowledged", &[&proposed.index.to_le_bytes(), &command]);
                     self.with(|state| state.acknowledged.insert(proposed.index, command));
                 }
-                Ok(Err(ProposeError::NotLeader { leader })) => hint = leader.map(|leader| leader.id),
+                Ok(Err(ProposeError::NotLeader { leader })) => {
+                    hint = leader.map(|leader| leader.id)
+                }
                 Ok(Err(error)) => trace.event("refused", &[error.to_string().as_bytes()]),
                 Err(_) => trace.event("impatient", &[]),
             }
@@ -143,14 +157,27 @@ async fn live(seed: u64, servers: usize) -> Outcome<Report> {
             consensus: None,
         })
         .collect();
-    let mut cluster = Cluster { chance, network, ledger, servers, report: Report::default() };
+    let mut cluster = Cluster {
+        chance,
+        network,
+        ledger,
+        servers,
+        report: Report::default(),
+    };
     let clients = Clients::default();
     for place in 0..cluster.servers.len() {
         cluster.start(place, &clients).await?;
     }
-    let voters: Vec<Peer> = cluster.servers.iter().map(|server| peer(server.id)).collect();
+    let voters: Vec<Peer> = cluster
+        .servers
+        .iter()
+        .map(|server| peer(server.id))
+        .collect();
     if let Some(first) = &cluster.servers[0].consensus {
-        first.bootstrap(voters).await.map_err(|error| format!("bootstrap: {error}"))?;
+        first
+            .bootstrap(voters)
+            .await
+            .map_err(|error| format!("bootstrap: {error}"))?;
     }
     let mut proposers = JoinSet::new();
     for number in 0..CLIENTS {
@@ -192,7 +219,11 @@ async fn live(seed: u64, servers: usize) -> Outcome<Report> {
 }
 
 fn peer(id: NodeId) -> Peer {
-    Peer { id, address: format!("10.0.0.{id}:8300"), name: format!("server-{id}") }
+    Peer {
+        id,
+        address: format!("10.0.0.{id}:8300"),
+        name: format!("server-{id}"),
+    }
 }
 
 impl Cluster {
@@ -236,7 +267,11 @@ impl Cluster {
         // Two logs that lose their ends at once may leave no majority that knows what was promised; that is the
         // limit of the promise, not a defect.
         let others_are_whole = self.servers.iter().enumerate().all(|(other, server)| {
-            other == place || server.consensus.as_ref().is_some_and(|consensus| !consensus.status().tail_lost)
+            other == place
+                || server
+                    .consensus
+                    .as_ref()
+                    .is_some_and(|consensus| !consensus.status().tail_lost)
         });
         let server = &mut self.servers[place];
         server.storage.crash(others_are_whole);
@@ -262,15 +297,19 @@ impl Cluster {
             }
             let place = self.chance.random_range(0..self.servers.len());
             let back = now + Duration::from_millis(self.chance.random_range(10..900));
-            let is_up = self.servers[place].consensus.is_some() && down.iter().all(|(other, _)| *other != place);
+            let is_up = self.servers[place].consensus.is_some()
+                && down.iter().all(|(other, _)| *other != place);
             match self.chance.random_range(0..10) {
                 0..=2 if is_up => {
                     self.crash(place, clients).await;
                     down.push((place, back));
                 }
                 3 if is_up => {
-                    let fault =
-                        if self.chance.random_bool(0.5) { DiskFault::SyncFails } else { DiskFault::Full };
+                    let fault = if self.chance.random_bool(0.5) {
+                        DiskFault::SyncFails
+                    } else {
+                        DiskFault::Full
+                    };
                     self.servers[place].storage.set_fault(fault);
                     down.push((place, back));
                 }
@@ -324,13 +363,19 @@ impl Cluster {
     async fn settle(&self) {
         loop {
             for server in &self.servers {
-                let Some(consensus) = &server.consensus else { continue };
+                let Some(consensus) = &server.consensus else {
+                    continue;
+                };
                 let command = Bytes::from_static(b"the end");
                 if let Ok(Ok(proposed)) = timeout(PATIENCE, consensus.propose(command)).await {
-                    while self.servers.iter().any(|server| server.machine.applied() < proposed.index) {
+                    while self
+                        .servers
+                        .iter()
+                        .any(|server| server.machine.applied() < proposed.index)
+                    {
                         sleep(Duration::from_millis(10)).await;
                     }
-                    if self.servers.iter().all(|server| is_whole(server)) {
+                    if self.servers.iter().all(is_whole) {
                         return;
                     }
                 }
@@ -341,17 +386,28 @@ impl Cluster {
 
     fn check(&self, acknowledged: &BTreeMap<u64, Bytes>) -> Outcome<()> {
         for server in &self.servers {
-            let commands: BTreeMap<u64, Bytes> = server.machine.commands().iter().cloned().collect();
+            let commands: BTreeMap<u64, Bytes> =
+                server.machine.commands().iter().cloned().collect();
             for (index, command) in acknowledged {
                 if commands.get(index) != Some(command) {
-                    return Err(format!("server {} has lost the acknowledged entry {index}", server.id));
+                    return Err(format!(
+                        "server {} has lost the acknowledged entry {index}",
+                        server.id
+                    ));
                 }
             }
             // What was never applied here came in a checkpoint; that has to agree with the others as well.
             let first = self.servers[0].machine.commands();
             let shared = first.len().min(commands.len());
-            if first.iter().take(shared).any(|(index, command)| commands.get(index) != Some(command)) {
-                return Err(format!("server {} differs from server {}", server.id, self.servers[0].id));
+            if first
+                .iter()
+                .take(shared)
+                .any(|(index, command)| commands.get(index) != Some(command))
+            {
+                return Err(format!(
+                    "server {} differs from server {}",
+                    server.id, self.servers[0].id
+                ));
             }
         }
         Ok(())
@@ -367,5 +423,8 @@ impl Cluster {
 }
 
 fn is_whole(server: &Server) -> bool {
-    server.consensus.as_ref().is_some_and(|consensus| !consensus.status().tail_lost)
+    server
+        .consensus
+        .as_ref()
+        .is_some_and(|consensus| !consensus.status().tail_lost)
 }

@@ -88,7 +88,9 @@ impl Storage {
             fault: DiskFault::None,
             sync_delay_max: Duration::from_millis(3),
         };
-        Self { medium: Arc::new(Mutex::new(medium)) }
+        Self {
+            medium: Arc::new(Mutex::new(medium)),
+        }
     }
 
     fn medium(&self) -> MutexGuard<'_, Medium> {
@@ -98,7 +100,10 @@ impl Storage {
     /// The disk for the next life of the server.
     pub fn attach(&self) -> SimDisk {
         let life = self.medium().life;
-        SimDisk { storage: self.clone(), life }
+        SimDisk {
+            storage: self.clone(),
+            life,
+        }
     }
 
     /// Pulls the plug: what was written but not synced may or may not be there afterwards; with `may_tear`, sector by
@@ -120,8 +125,12 @@ impl Storage {
     /// Changes bytes of a file as if the medium had decayed. Returns false if they don't exist.
     pub fn damage(&self, name: &str, offset: usize, mask: u8) -> bool {
         let mut medium = self.medium();
-        let Some(file) = medium.directory.get(name).copied() else { return false };
-        let Some(content) = medium.files.get_mut(&file) else { return false };
+        let Some(file) = medium.directory.get(name).copied() else {
+            return false;
+        };
+        let Some(content) = medium.files.get_mut(&file) else {
+            return false;
+        };
         for bytes in [&mut content.durable, &mut content.current] {
             match bytes.get_mut(offset) {
                 Some(byte) => *byte ^= mask,
@@ -134,8 +143,12 @@ impl Storage {
     /// Cuts a file off as if the medium had decayed.
     pub fn truncate(&self, name: &str, len: usize) -> bool {
         let mut medium = self.medium();
-        let Some(file) = medium.directory.get(name).copied() else { return false };
-        let Some(content) = medium.files.get_mut(&file) else { return false };
+        let Some(file) = medium.directory.get(name).copied() else {
+            return false;
+        };
+        let Some(content) = medium.files.get_mut(&file) else {
+            return false;
+        };
         content.durable.truncate(len);
         content.current.truncate(len);
         content.pending.clear();
@@ -161,7 +174,11 @@ impl Storage {
             forked.sync_delay_max = Duration::ZERO;
             for (file, content) in &medium.files {
                 let bytes = content.current.clone();
-                let content = Content { durable: bytes.clone(), current: bytes, pending: Vec::new() };
+                let content = Content {
+                    durable: bytes.clone(),
+                    current: bytes,
+                    pending: Vec::new(),
+                };
                 forked.files.insert(*file, content);
             }
         }
@@ -217,7 +234,11 @@ impl Content {
                         let end = (SECTOR - (offset + start) % SECTOR + start).min(bytes.len());
                         if chance.random_bool(0.5) {
                             let bytes = bytes[start..end].to_vec();
-                            Pending::Write { offset: offset + start, bytes }.apply(&mut self.durable);
+                            Pending::Write {
+                                offset: offset + start,
+                                bytes,
+                            }
+                            .apply(&mut self.durable);
                         }
                         start = end;
                     }
@@ -254,12 +275,20 @@ pub struct SimDisk {
 impl SimDisk {
     fn medium(&self) -> io::Result<MutexGuard<'_, Medium>> {
         let medium = self.storage.medium();
-        if medium.life == self.life { Ok(medium) } else { Err(io::Error::other("the server has crashed")) }
+        if medium.life == self.life {
+            Ok(medium)
+        } else {
+            Err(io::Error::other("the server has crashed"))
+        }
     }
 
     fn writable(&self) -> io::Result<MutexGuard<'_, Medium>> {
         let medium = self.medium()?;
-        if medium.fault == DiskFault::Full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(medium) }
+        if medium.fault == DiskFault::Full {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(medium)
+        }
     }
 }
 
@@ -277,8 +306,15 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = *self.medium()?.directory.get(name).ok_or_else(|| missing(name))?;
-        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+        let file = *self
+            .medium()?
+            .directory
+            .get(name)
+            .ok_or_else(|| missing(name))?;
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
@@ -289,7 +325,10 @@ impl Disk for SimDisk {
         medium.directory.insert(String::from(name), file);
         medium.changes.push(Change::Put(String::from(name), file));
         drop(medium);
-        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -330,7 +369,11 @@ impl Disk for SimDisk {
     fn sync_delay(&self) -> Duration {
         let mut medium = self.storage.medium();
         let most = u64::try_from(medium.sync_delay_max.as_micros()).unwrap_or(u64::MAX);
-        if most == 0 { Duration::ZERO } else { Duration::from_micros(medium.chance.random_range(0..=most)) }
+        if most == 0 {
+            Duration::ZERO
+        } else {
+            Duration::from_micros(medium.chance.random_range(0..=most))
+        }
     }
 }
 
@@ -344,13 +387,18 @@ impl SimFile {
     fn with<T>(&self, look: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
         let mut medium = self.disk.medium()?;
         // A removed file stays readable while it is open, until the next crash.
-        let content = medium.files.get_mut(&self.file).ok_or_else(|| missing("any more"))?;
+        let content = medium
+            .files
+            .get_mut(&self.file)
+            .ok_or_else(|| missing("any more"))?;
         Ok(look(content))
     }
 }
 
 fn place(offset: u64, len: usize) -> io::Result<usize> {
-    let end = offset.checked_add(len as u64).filter(|end| *end <= FILE_MAX);
+    let end = offset
+        .checked_add(len as u64)
+        .filter(|end| *end <= FILE_MAX);
     let start = end.and_then(|_| usize::try_from(offset).ok());
     start.ok_or_else(|| io::ErrorKind::FileTooLarge.into())
 }
@@ -362,24 +410,32 @@ impl File for SimFile {
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = place(offset, out.len())?;
-        self.with(|content| match content.current.get(start..start + out.len()) {
-            Some(bytes) => {
-                out.copy_from_slice(bytes);
-                Ok(())
-            }
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        })?
+        self.with(
+            |content| match content.current.get(start..start + out.len()) {
+                Some(bytes) => {
+                    out.copy_from_slice(bytes);
+                    Ok(())
+                }
+                None => Err(io::ErrorKind::UnexpectedEof.into()),
+            },
+        )?
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = place(offset, bytes.len())?;
         let medium = self.disk.writable()?;
         let position = (offset as u64).to_le_bytes();
-        medium.trace.event("write", &[medium.name.as_bytes(), &position, bytes]);
+        medium
+            .trace
+            .event("write", &[medium.name.as_bytes(), &position, bytes]);
         drop(medium);
         self.with(|content| {
             let bytes = bytes.to_vec();
-            Pending::Write { offset, bytes: bytes.clone() }.apply(&mut content.current);
+            Pending::Write {
+                offset,
+                bytes: bytes.clone(),
+            }
+            .apply(&mut content.current);
             content.pending.push(Pending::Write { offset, bytes });
         })
     }

@@ -37,7 +37,10 @@ pub struct Ledger {
 impl Ledger {
     /// An empty ledger.
     pub fn new(trace: Trace) -> Self {
-        Self { entries: Arc::default(), trace }
+        Self {
+            entries: Arc::default(),
+            trace,
+        }
     }
 
     fn apply(&self, entry: &Committed) -> Result<(), MachineError> {
@@ -45,13 +48,25 @@ impl Ledger {
             Payload::Command(command) => command.clone(),
             Payload::Blank | Payload::Membership => Bytes::new(),
         };
-        self.trace.event("apply", &[&entry.index.to_le_bytes(), &entry.term.to_le_bytes(), &command]);
+        self.trace.event(
+            "apply",
+            &[
+                &entry.index.to_le_bytes(),
+                &entry.term.to_le_bytes(),
+                &command,
+            ],
+        );
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = entries.entry(entry.index).or_insert_with(|| (entry.term, entry.payload.clone()));
+        let written = entries
+            .entry(entry.index)
+            .or_insert_with(|| (entry.term, entry.payload.clone()));
         if *written == (entry.term, entry.payload.clone()) {
             Ok(())
         } else {
-            Err(MachineError::new(format!("servers disagree about entry {}", entry.index)))
+            Err(MachineError::new(format!(
+                "servers disagree about entry {}",
+                entry.index
+            )))
         }
     }
 }

@@ -37,8 +37,14 @@ const HASH_FACTOR: u64 = 0x0100_0000_01b3;
 impl Trace {
     /// Begins now; needs a runtime.
     pub fn begin() -> Self {
-        let state = TraceState { hash: HASH_START, events: 0, begun: Instant::now() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        let state = TraceState {
+            hash: HASH_START,
+            events: 0,
+            begun: Instant::now(),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// Something happened.
@@ -53,7 +59,6 @@ impl Trace {
             hash = (hash ^ part.len() as u64).wrapping_mul(HASH_FACTOR);
         }
         state.hash = hash;
-        if let Ok(p) = std::env::var("TRACE") { use std::io::Write; let mut f = std::fs::OpenOptions::new().append(true).create(true).open(p).unwrap(); let t = u128::from_le_bytes(time); let l: Vec<String> = parts.iter().map(|p| if p.len() <= 16 { format!("{p:?}") } else { format!("[{} {:?} crc {}]", p.len(), &p[..12], crc32fast::hash(p)) }).collect(); writeln!(f, "{t} {kind} {l:?}").unwrap(); }
         state.events += 1;
     }
 

@@ -47,7 +47,10 @@ impl SimNetwork {
             repetition: 0.0,
             delay_max: Duration::from_millis(4),
         };
-        Self { wires: Arc::new(Mutex::new(wires)), tasks: Arc::default() }
+        Self {
+            wires: Arc::new(Mutex::new(wires)),
+            tasks: Arc::default(),
+        }
     }
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
@@ -56,7 +59,10 @@ impl SimNetwork {
 
     /// The transport of one server.
     pub fn transport(&self, from: NodeId) -> SimTransport {
-        SimTransport { network: self.clone(), from }
+        SimTransport {
+            network: self.clone(),
+            from,
+        }
     }
 
     /// A server can be reached from now on.
@@ -97,19 +103,31 @@ impl SimNetwork {
         let delay = Duration::from_micros(wires.chance.random_range(0..=most));
         let passes = !is_lost && !wires.cut.contains(&(from, to));
         let ends = [from.to_le_bytes(), to.to_le_bytes()].concat();
-        wires.trace.event(kind, &[&ends, &[u8::from(passes)], message]);
+        wires
+            .trace
+            .event(kind, &[&ends, &[u8::from(passes)], message]);
         passes.then_some(delay)
     }
 
-    async fn deliver(self, from: NodeId, to: NodeId, message: Bytes, answer: Option<oneshot::Sender<Bytes>>) {
-        let Some(delay) = self.passage(from, to, "message", &message) else { return };
+    async fn deliver(
+        self,
+        from: NodeId,
+        to: NodeId,
+        message: Bytes,
+        answer: Option<oneshot::Sender<Bytes>>,
+    ) {
+        let Some(delay) = self.passage(from, to, "message", &message) else {
+            return;
+        };
         tokio::time::sleep(delay).await;
         // Whoever has the id by now: the message may outlive the server it was meant for.
         let server = self.wires().servers.get(&to).cloned();
         let Some(server) = server else { return };
         let response = server.handle(message).await;
         drop(server);
-        let Some(delay) = self.passage(to, from, "answer", &response) else { return };
+        let Some(delay) = self.passage(to, from, "answer", &response) else {
+            return;
+        };
         tokio::time::sleep(delay).await;
         if let Some(answer) = answer {
             // The caller may have given up.
@@ -135,11 +153,17 @@ impl Transport for SimTransport {
             wires.chance.random_bool(wires.repetition)
         };
         if is_repeated {
-            network.tasks.spawn(network.clone().deliver(from, to, message.clone(), None));
+            network
+                .tasks
+                .spawn(network.clone().deliver(from, to, message.clone(), None));
         }
-        network.tasks.spawn(network.clone().deliver(from, to, message, Some(answer)));
+        network
+            .tasks
+            .spawn(network.clone().deliver(from, to, message, Some(answer)));
         Box::pin(async move {
-            answered.await.map_err(|_| TransportError::Unreachable(String::from("the message got lost")))
+            answered
+                .await
+                .map_err(|_| TransportError::Unreachable(String::from("the message got lost")))
         })
     }
 }

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-mod simulation;
 mod single;
+
+mod damage;
+mod members;
+mod simulation;

@@ -3,10 +3,13 @@
 use consensus::sim;
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
-fn run_seeds(servers: usize) {
+fn run_seeds(servers: usize) -> sim::Report {
     let first = number("FIRST_SEED", 1);
     let mut total = sim::Report::default();
     for seed in first..first + number("SEEDS", 12) {
@@ -21,18 +24,18 @@ fn run_seeds(servers: usize) {
             Err(violation) => panic!("{violation}"),
         }
     }
-    println!("{servers} servers: {total:?}");
     assert!(total.acknowledged > 0 && total.crashes > 0 && total.checkpoints > 0);
+    total
 }
 
 #[test]
 fn one_server_keeps_its_promises() {
-    run_seeds(1);
+    println!("{:?}", run_seeds(1));
 }
 
 #[test]
 fn three_servers_keep_their_promises() {
-    run_seeds(3);
+    println!("{:?}", run_seeds(3));
 }
 
 #[test]
@@ -47,8 +50,9 @@ fn the_same_seed_gives_the_same_events() {
     }
 }
 
+/// Seeds that once showed a defect.
 #[test]
-fn one_seed() {
-    let servers = usize::try_from(number("SERVERS", 1)).unwrap();
-    println!("{:?}", sim::run(number("FIRST_SEED", 1), servers).map_err(|e| e.to_string()));
+fn old_seeds_stay_clean() {
+    // A leader that went on after a restart in the same term wrote other entries at places that followers held.
+    sim::run(15, 3).unwrap();
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use consensus::sim::ListMachine;
 use consensus::{
-    Config, Consensus, Disk, MemoryDisk, NoTransport, Peer, ProposeError, RealDisk, StartError, State,
+    Config, Consensus, Disk, MemoryDisk, NoTransport, Peer, ProposeError, RealDisk, StartError,
+    State,
 };
 
 fn config() -> Config {

@@ -1,0 +1,318 @@
+//! What a server does with a damaged directory, and with a disk that fails under it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::sim::{DiskFault, ListMachine, Storage, Trace};
+use consensus::{Config, Consensus, NoTransport, Peer, ProposeError, StartError, State};
+
+fn run<T>(life: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.unwrap().block_on(life)
+}
+
+fn config() -> Config {
+    Config {
+        first_segment_bytes: 8 << 10,
+        segment_bytes: 8 << 10,
+        trailing_entries: 0,
+        ..Config::default()
+    }
+}
+
+async fn start(storage: &Storage) -> Result<(Consensus, ListMachine), StartError> {
+    let machine = ListMachine::new();
+    let disk = Arc::new(storage.attach());
+    let consensus = Consensus::start(
+        config(),
+        disk,
+        Box::new(machine.clone()),
+        Arc::new(NoTransport),
+    )
+    .await?;
+    Ok((consensus, machine))
+}
+
+async fn lead(consensus: &Consensus) {
+    if !consensus.initialized().await {
+        let me = Peer {
+            id: consensus.id(),
+            address: String::from("10.0.0.1:1"),
+            name: String::from("one"),
+        };
+        consensus.bootstrap(vec![me]).await.unwrap();
+    }
+    consensus
+        .leadership()
+        .wait_for(|leadership| leadership.is_leader)
+        .await
+        .unwrap();
+}
+
+fn command(number: u8) -> Bytes {
+    Bytes::from(vec![number + 1; 12])
+}
+
+fn commands(machine: &ListMachine) -> Vec<Bytes> {
+    machine
+        .commands()
+        .iter()
+        .map(|(_, command)| command.clone())
+        .collect()
+}
+
+/// A directory with five commands, each a group of its own, as a crash right after the last leaves it.
+fn storage_with_five() -> Storage {
+    run(async {
+        let storage = Storage::new("disk", 1, Trace::begin());
+        storage.set_sync_delay_max(Duration::ZERO);
+        let (consensus, _) = start(&storage).await.unwrap();
+        lead(&consensus).await;
+        for number in 0..5 {
+            consensus.propose(command(number)).await.unwrap();
+        }
+        let crashed = storage.fork();
+        consensus.shutdown().await;
+        crashed
+    })
+}
+
+const SEGMENT: &str = "log-0000000000000001";
+
+/// Where the record of a command begins and ends.
+fn record(storage: &Storage, number: u8) -> (usize, usize) {
+    let bytes = storage.read(SEGMENT).unwrap();
+    let payload = bytes
+        .windows(12)
+        .position(|window| window == command(number))
+        .unwrap();
+    (payload - 32, payload + 16)
+}
+
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Keeps(usize),
+    Refuses { offset: u64 },
+}
+
+fn outcome(storage: &Storage) -> Outcome {
+    run(async {
+        match start(storage).await {
+            Ok((consensus, machine)) => {
+                lead(&consensus).await;
+                consensus.propose(command(9)).await.unwrap();
+                let mut found = commands(&machine);
+                assert_eq!(found.pop(), Some(command(9)));
+                let expected: Vec<Bytes> = (0..5).map(command).take(found.len()).collect();
+                assert_eq!(found, expected);
+                consensus.shutdown().await;
+                // What was cut off once is settled.
+                let (consensus, machine) = start(storage).await.unwrap();
+                lead(&consensus).await;
+                consensus.read_barrier().await.unwrap();
+                assert_eq!(commands(&machine).len(), found.len() + 1);
+                consensus.shutdown().await;
+                Outcome::Keeps(found.len())
+            }
+            Err(StartError::Damaged {
+                file,
+                offset,
+                reason,
+                ..
+            }) => {
+                assert_eq!(file, SEGMENT);
+                assert!(!reason.is_empty());
+                Outcome::Refuses { offset }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    })
+}
+
+#[test]
+fn a_single_server_cuts_off_a_damaged_last_record() {
+    let storage = storage_with_five();
+    assert_eq!(outcome(&storage.fork()), Outcome::Keeps(5));
+    let (from, to) = record(&storage, 4);
+    for at in from..to {
+        let damaged = storage.fork();
+        assert!(damaged.damage(SEGMENT, at, 0x10));
+        assert_eq!(
+            outcome(&damaged),
+            Outcome::Keeps(4),
+            "byte {at} of {from}..{to}"
+        );
+    }
+}
+
+#[test]
+fn a_server_refuses_to_start_with_damage_before_the_end() {
+    let storage = storage_with_five();
+    let (from, to) = record(&storage, 2);
+    for at in from..to {
+        let damaged = storage.fork();
+        assert!(damaged.damage(SEGMENT, at, 0x10));
+        assert_eq!(
+            outcome(&damaged),
+            Outcome::Refuses {
+                offset: from as u64
+            },
+            "byte {at} of {from}..{to}"
+        );
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_off_keeps_what_is_before_the_cut() {
+    let storage = storage_with_five();
+    let ends: Vec<usize> = (0..5)
+        .map(|number| record(&storage, number).1 - 4)
+        .collect();
+    let (from, _) = record(&storage, 3);
+    for length in from..storage.read(SEGMENT).unwrap().len().min(ends[4] + 100) {
+        let cut = storage.fork();
+        assert!(cut.truncate(SEGMENT, length));
+        let kept = ends.iter().filter(|end| **end <= length).count();
+        assert_eq!(
+            outcome(&cut),
+            Outcome::Keeps(kept),
+            "cut at {length}, records end at {ends:?}"
+        );
+    }
+}
+
+#[test]
+fn damage_is_named_with_file_offset_and_remedy() {
+    let storage = storage_with_five();
+    assert!(storage.damage(SEGMENT, 70, 1));
+    let error = run(async { start(&storage).await.err().unwrap().to_string() });
+    assert!(
+        error.contains("disk/log-0000000000000001 is damaged at offset 64"),
+        "{error}"
+    );
+    assert!(error.contains("new member"), "{error}");
+}
+
+#[test]
+fn a_damaged_vote_or_identity_is_refused() {
+    for file in ["vote", "identity"] {
+        let storage = storage_with_five();
+        for at in 0..storage.read(file).unwrap().len() {
+            let damaged = storage.fork();
+            assert!(damaged.damage(file, at, 2));
+            let error = run(async { start(&damaged).await.err() });
+            assert!(
+                matches!(error, Some(StartError::Damaged { .. })),
+                "byte {at} of {file}: {error:?}"
+            );
+        }
+    }
+}
+
+/// A directory with two checkpoints and a log that goes back to the older one.
+fn storage_with_checkpoints() -> (Storage, Vec<String>) {
+    run(async {
+        let storage = Storage::new("disk", 1, Trace::begin());
+        let (consensus, _) = start(&storage).await.unwrap();
+        lead(&consensus).await;
+        for number in 0..60 {
+            consensus.propose(command(number)).await.unwrap();
+            if number % 20 == 19 {
+                consensus.checkpoint().await.unwrap();
+            }
+        }
+        for number in 60..70 {
+            consensus.propose(command(number)).await.unwrap();
+        }
+        consensus.shutdown().await;
+        let names = consensus::Disk::list(&storage.attach()).unwrap();
+        let checkpoints: Vec<String> = names
+            .into_iter()
+            .filter(|name| name.starts_with("checkpoint-"))
+            .collect();
+        assert_eq!(checkpoints.len(), 2);
+        (storage.fork(), checkpoints)
+    })
+}
+
+#[test]
+fn the_older_checkpoint_stands_in_for_a_damaged_one() {
+    let (storage, checkpoints) = storage_with_checkpoints();
+    let length = storage.read(&checkpoints[1]).unwrap().len();
+    for at in (0..length).step_by(17) {
+        let damaged = storage.fork();
+        assert!(damaged.damage(&checkpoints[1], at, 0x40));
+        run(async {
+            let (consensus, machine) = start(&damaged).await.unwrap();
+            lead(&consensus).await;
+            consensus.read_barrier().await.unwrap();
+            assert_eq!(commands(&machine).len(), 70, "byte {at}");
+            consensus.shutdown().await;
+        });
+    }
+    assert!(storage.damage(&checkpoints[0], 30, 1));
+    assert!(storage.damage(&checkpoints[1], 30, 1));
+    let error = run(async { start(&storage).await.err() });
+    assert!(
+        matches!(error, Some(StartError::Damaged { .. })),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_failed_sync_ends_the_server_and_promises_nothing() {
+    for fault in [DiskFault::SyncFails, DiskFault::Full] {
+        run(async {
+            let storage = Storage::new("disk", 1, Trace::begin());
+            let (consensus, _) = start(&storage).await.unwrap();
+            lead(&consensus).await;
+            consensus.propose(command(0)).await.unwrap();
+            storage.set_fault(fault);
+            assert_eq!(
+                consensus.propose(command(1)).await.err(),
+                Some(ProposeError::OutcomeUnknown)
+            );
+            storage.set_fault(DiskFault::None);
+            // It isn't tried again, though the disk would work now.
+            assert!(consensus.propose(command(2)).await.is_err());
+            let status = consensus.status();
+            assert_eq!(status.state, State::Stopped);
+            assert!(status.failure.is_some());
+            assert!(!consensus.has_lease());
+            consensus.shutdown().await;
+        });
+    }
+}
+
+#[test]
+fn decoders_take_anything() {
+    use consensus::fuzz;
+    let (storage, checkpoints) = storage_with_checkpoints();
+    let files: Vec<Vec<u8>> = checkpoints
+        .iter()
+        .map(String::as_str)
+        .chain(["vote", "identity"])
+        .map(|name| storage.read(name).unwrap())
+        .chain([storage_with_five().read(SEGMENT).unwrap()])
+        .collect();
+    for bytes in &files {
+        for at in 0..bytes.len().min(700) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x81;
+            for bytes in [&flipped[..], &bytes[..at], &bytes[at..]] {
+                fuzz::segment(bytes);
+                fuzz::records(bytes);
+                fuzz::checkpoint(bytes);
+                fuzz::message(bytes);
+                fuzz::small(bytes);
+            }
+        }
+    }
+    assert_eq!(fuzz::segment(&files[4]), Some(7));
+    assert!(fuzz::checkpoint(&files[0]).unwrap() > 20 * 12);
+    assert!(fuzz::small(&files[2]));
+}
