@@ -4,6 +4,25 @@
 //! It knows nothing of HTTP or JSON, and never how a server works: what a server has to tell comes through [`Stats`].
 //!
 //! Start with [`Agent`]; a further thing to tell is a field of [`Identity`] or [`Settings`].
+//!
+//! ```
+//! use agent::{Agent, Identity, Role, Section, Sections, Settings, Start};
+//!
+//! let identity = Identity {
+//!     node: "n1".to_owned(),
+//!     datacenter: "dc1".to_owned(),
+//!     address: [10, 0, 0, 1].into(),
+//!     address_wan: [10, 0, 0, 1].into(),
+//!     role: Role::Server(Start::Bootstrap),
+//!     version: "0.7.1".to_owned(),
+//!     prerelease: String::new(),
+//!     revision: String::new(),
+//!     build: "1.0.0".to_owned(),
+//! };
+//! let raft = || Sections::from([("raft".to_owned(), Section::new())]);
+//! let agent = Agent::new(identity, Settings::default(), raft);
+//! assert_eq!(agent.member().tags["role"], "consul");
+//! ```
 
 mod settings;
 mod stats;

@@ -1,6 +1,6 @@
 //! `/v1` as HTTP and JSON.
 //!
-//! This crate takes requests apart into the questions and commands of `model`, asks the [`Cluster`](rpc::Cluster), and shows what comes back.
+//! This crate takes requests apart into the questions and commands of `model`, asks the [`Cluster`], and shows what comes back.
 //! It is the only one that knows status codes and how things are spelled in JSON, and it holds no rule of the domain: whether a key may be locked is not known here.
 //!
 //! Start with the table in `routes.rs`; each subject has a file of the name that it has on every other floor.

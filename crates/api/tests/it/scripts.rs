@@ -165,7 +165,12 @@ fn settle(reaction: Reaction) -> (&'static str, Response) {
     match reaction {
         Reaction::Now(response) => ("", response),
         Reaction::Later(response) => ("< carried through\n", runtime.block_on(response)),
-        Reaction::Park(response) => ("< parked\n", runtime.block_on(response)),
+        Reaction::Park(response) => {
+            // Thousands of these wait at the same time.
+            let size = size_of_val(&*response);
+            assert!(size <= 1024, "a parked question takes {size} bytes");
+            ("< parked\n", runtime.block_on(response))
+        }
     }
 }
 
