@@ -47,7 +47,7 @@ pub(crate) struct Catalog {
     instances: OrdMap<Listed, InstanceRow>,
     /// Checks by status, as it is spelled.
     by_status: OrdSet<Listed>,
-    /// Checks by lower-cased service name; those of nodes are not in it.
+    /// Checks by lower-cased service name, if they have one.
     by_service: OrdSet<Listed>,
 }
 
