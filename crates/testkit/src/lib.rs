@@ -1,4 +1,6 @@
-//! Simulated clock, network, disk; a fake Cluster; script runner. Tests only.
+//! What the tests of several crates share: a [`FakeCluster`] that answers what it was told to.
+//!
+//! Nothing but tests may depend on it.
 
 mod fake;
 
