@@ -457,6 +457,31 @@ fn takes_what_the_original_takes() {
 }
 
 #[test]
+fn takes_structs_by_place_and_what_came_later() {
+    let id = "00000000-0000-0000-0000-00000000000a";
+    let node =
+        json!(["dc1", "N", "addr", {"lan": "l"}, ["S", "web", ["t"], "", 80, true, 3, 4], null]);
+    let later = json!({
+        "ID": id, "Node": "N", "Checks": ["both"],
+        "NodeChecks": ["serfHealth", "both"],
+        "ServiceChecks": [{"ID": "service:1", "Namespace": "default"}],
+    });
+    let state = records(&[(Kind::Register, node), (Kind::Session, later)]);
+    let (_, out) = decode_state(&written(&restored(&state)));
+    assert_eq!(out.len(), 3);
+    assert_eq!(out[1].object["TaggedAddresses"], json!({"lan": "l"}));
+    assert_eq!(
+        out[1].object["Service"],
+        json!({"Address": "", "CreateIndex": 9, "EnableTagOverride": true, "ID": "S", "ModifyIndex": 9, "Port": 80, "Service": "web", "Tags": ["t"]})
+    );
+    assert_eq!(
+        out[2].object["Checks"],
+        json!(["both", "serfHealth", "service:1"])
+    );
+    assert_eq!(out[2].object["Behavior"], "release");
+}
+
+#[test]
 fn refuses_with_the_record_named() {
     let uuid = "00000000-0000-0000-0000-00000000000a";
     let other = "00000000-0000-0000-0000-00000000000b";
