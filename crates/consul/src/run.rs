@@ -33,6 +33,7 @@ pub fn agent(settings: Settings) -> anyhow::Result<u8> {
         say(&format!("==> WARNING: {warning}"));
     }
     say("==> Starting Consul agent...");
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -41,6 +42,16 @@ pub fn agent(settings: Settings) -> anyhow::Result<u8> {
     runtime.shutdown_background();
     log.release();
     status
+}
+
+/// Takes as many open files as the system lets us have: every client is one, and soft limits are made for smaller programs.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
 }
 
 /// What the configuration may ask for and this version does not do yet.
@@ -134,6 +145,7 @@ async fn start_server(settings: &Settings) -> anyhow::Result<Server> {
         compress_threads: thread::available_parallelism()
             .map_or(1, usize::from)
             .min(2),
+        checking: server::Checking::OnAThread,
         seed: rand::random(),
     };
     let multiplier = settings.raft_multiplier;

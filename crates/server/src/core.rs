@@ -1,5 +1,6 @@
 //! The server itself: what its pipelines share, and its start and end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +15,7 @@ use rpc::{
     WriteOptions,
 };
 use store::{Shared, Store};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -69,10 +70,10 @@ pub(crate) struct Core {
     pub(crate) shared: Shared,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) leadership: watch::Receiver<Leadership>,
-    /// The term in which this server, as the leader, has applied all that was committed before it.
-    pub(crate) ready_term: watch::Sender<u64>,
-    /// The same for a look without a lock.
+    /// The term in which this server, as the leader, has applied all that was committed before it; else 0.
     ready: AtomicU64,
+    /// Wakes those who are held, in the order in which they came (a `watch` would draw lots).
+    became_ready: Notify,
     pub(crate) replaced: watch::Receiver<u64>,
     /// One restore at a time: a second would only drop the first.
     pub(crate) restoring: Mutex<()>,
@@ -103,7 +104,7 @@ impl Core {
     /// Says that this server has caught up in `term`; 0 that it has not.
     pub(crate) fn set_ready(&self, term: u64) {
         self.ready.store(term, Ordering::Release);
-        self.ready_term.send_replace(term);
+        self.became_ready.notify_waiters();
     }
 
     /// Waits until this server leads, but not for long.
@@ -113,23 +114,15 @@ impl Core {
         if self.leads() {
             return Ok(());
         }
-        let mut ready = self.ready_term.subscribe();
-        let mut leadership = self.leadership.clone();
         let held = tokio::time::timeout(self.config.hold_max, async {
             loop {
-                ready.borrow_and_update();
-                leadership.borrow_and_update();
+                let mut became_ready = pin!(self.became_ready.notified());
+                // Enrolled before looking, so that nothing slips in between.
+                became_ready.as_mut().enable();
                 if self.leads() {
                     return Ok(());
                 }
-                let changed = tokio::select! {
-                    biased;
-                    changed = ready.changed() => changed,
-                    changed = leadership.changed() => changed,
-                };
-                if changed.is_err() {
-                    return Err(Error::NoLeader);
-                }
+                became_ready.await;
             }
         });
         held.await.unwrap_or(Err(Error::NoLeader))
@@ -196,8 +189,8 @@ impl Server {
             consensus,
             shared,
             clock,
-            ready_term: watch::Sender::new(0),
             ready: AtomicU64::new(0),
+            became_ready: Notify::new(),
             replaced: replacements,
             restoring: Mutex::new(()),
             chance: std::sync::Mutex::new(chance),

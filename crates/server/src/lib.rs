@@ -20,5 +20,5 @@ mod settle;
 mod write;
 
 pub use alone::NoPeers;
-pub use config::Config;
+pub use config::{Checking, Config};
 pub use core::{Server, ServerStatus, StartError, SystemClock, WallClock};

@@ -2,20 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::Path;
 
+use bytes::Bytes;
 use model::{Command, Error, Index, Need, RestoreBegin, RestoreChunk, RestoreCommit};
 use rpc::{ByteStream, RestoreOptions};
 use store::archive::{Chunks, TypeName, Unknown, Verified};
-use tokio::sync::mpsc;
-use uuid::Uuid;
 use wire::archive;
 
 use crate::access::authorise;
+use crate::config::Checking;
 use crate::core::Core;
 use crate::write::propose;
-
-/// How many chunks may be decoded ahead of the log; the reader waits when they are full.
-const CHUNKS_AHEAD: usize = 2;
 
 /// How much of the state is read from its file at a time.
 const READ_SIZE: usize = 256 * 1024;
@@ -49,13 +47,22 @@ pub(crate) async fn restore(
     } else {
         Unknown::Refuse
     };
-    let checked = tokio::task::spawn_blocking(move || check(&scratch, archive, unknown))
-        .await
-        .map_err(|_| {
-            Error::Internal(
-                "the check of the snapshot ended by a panic; nothing was changed".to_owned(),
-            )
-        })??;
+    let upload = Upload {
+        archive,
+        rest: Bytes::new(),
+    };
+    let checked = match core.config.checking {
+        Checking::OnAThread => {
+            let checked =
+                tokio::task::spawn_blocking(move || check(&scratch, upload, unknown)).await;
+            checked.map_err(|_| {
+                Error::Internal(
+                    "the check of the snapshot ended by a panic; nothing was changed".to_owned(),
+                )
+            })??
+        }
+        Checking::InPlace => check(&scratch, upload.whole().await?, unknown)?,
+    };
     for (kind, tally) in &checked.verified.skipped {
         tracing::warn!(
             "not restored: {} records of type {}, for which there is no table",
@@ -63,90 +70,52 @@ pub(crate) async fn restore(
             TypeName(*kind)
         );
     }
-    let plan = Plan {
-        last_index: checked.verified.last_index,
-        snapshot_index: checked.snapshot_index,
-        chunks: checked.verified.chunks,
-        hash: checked.verified.hash,
-    };
-
-    let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
-    let reader = tokio::task::spawn_blocking(move || cut(checked.state, &sender));
-    let sent = send(core, plan, chunks).await;
-    let cut = reader.await.map_err(|_| {
-        Error::Internal(
-            "the reader of the snapshot ended by a panic; nothing was changed".to_owned(),
-        )
-    })?;
-    // If the reader failed, `send` saw an early end; the reader knows why.
-    cut?;
-    sent
-}
-
-/// What was found when the snapshot was checked; what is read again must come to the same.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    /// From the header of the state.
-    pub(crate) last_index: Index,
-    /// From the metadata of the archive.
-    pub(crate) snapshot_index: Index,
-    /// How many chunks there are.
-    pub(crate) chunks: u32,
-    /// SHA-256 over the records of all chunks.
-    pub(crate) hash: [u8; 32],
+    send(core, checked).await
 }
 
 /// Proposes a restore: begin, chunks, commit.
 ///
-/// If the chunks end early, nothing is committed, and the open restore goes away by itself.
-pub(crate) async fn send(
-    core: &Core,
-    plan: Plan,
-    mut chunks: mpsc::Receiver<Vec<u8>>,
-) -> Result<(), Error> {
-    let id = core.draw_id();
-    let Plan {
-        last_index,
+/// If it breaks off before the commit, the open restore goes away by itself.
+async fn send(core: &Core, checked: Checked) -> Result<(), Error> {
+    let Checked {
+        state,
         snapshot_index,
-        ..
-    } = plan;
-    propose(
-        core,
-        Command::RestoreBegin(RestoreBegin {
+        verified,
+    } = checked;
+    let id = core.draw_id();
+    let begin = RestoreBegin {
+        id,
+        last_index: verified.last_index,
+        snapshot_index,
+    };
+    propose(core, Command::RestoreBegin(begin)).await?;
+    // What is read now was written a moment ago and is in the machine's memory; a thread for it would cost more.
+    let unreadable = |error| {
+        Error::Internal(format!(
+            "cannot read the checked snapshot again: {error}; nothing was changed"
+        ))
+    };
+    let mut chunks =
+        Chunks::open(BufReader::with_capacity(READ_SIZE, state)).map_err(unreadable)?;
+    let mut sequence = 0;
+    while let Some(records) = chunks.next_chunk().map_err(unreadable)? {
+        let chunk = RestoreChunk {
             id,
-            last_index,
-            snapshot_index,
-        }),
-    )
-    .await?;
-    for sequence in 0..plan.chunks {
-        let Some(records) = chunks.recv().await else {
-            return Err(Error::Internal(
-                "the snapshot ended early; nothing was changed".to_owned(),
-            ));
+            sequence,
+            records,
         };
-        propose(
-            core,
-            Command::RestoreChunk(RestoreChunk {
-                id,
-                sequence,
-                records,
-            }),
-        )
-        .await
-        .map_err(unfinished)?;
+        propose(core, Command::RestoreChunk(chunk))
+            .await
+            .map_err(unfinished)?;
+        sequence += 1;
     }
-    commit(core, id, plan).await
-}
-
-async fn commit(core: &Core, id: Uuid, plan: Plan) -> Result<(), Error> {
-    let Plan { chunks, hash, .. } = plan;
-    let reply = propose(
-        core,
-        Command::RestoreCommit(RestoreCommit { id, chunks, hash }),
-    )
-    .await;
-    match reply {
+    // The state machines compare both with what they were sent, so a file that changed in between changes nothing.
+    let commit = RestoreCommit {
+        id,
+        chunks: verified.chunks,
+        hash: verified.hash,
+    };
+    match propose(core, Command::RestoreCommit(commit)).await {
         Ok(_) => Ok(()),
         Err(Error::OutcomeUnknown) => Err(Error::Unavailable(
             "leadership was lost while the restore was committed: it happened either wholly or not at all; repeating it is safe".to_owned(),
@@ -172,12 +141,8 @@ struct Checked {
     verified: Verified,
 }
 
-/// Unpacks into a file without a name and decodes every record. Runs on a thread of its own.
-fn check(
-    scratch: &std::path::Path,
-    archive: ByteStream,
-    unknown: Unknown,
-) -> Result<Checked, Error> {
+/// Unpacks into a file without a name and decodes every record. Takes as long as the snapshot is large.
+fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked, Error> {
     let failed = |error: io::Error| {
         Error::Internal(format!(
             "cannot keep the snapshot in {} while it is checked: {error}; nothing was changed",
@@ -186,12 +151,8 @@ fn check(
     };
     let mut state = tempfile::tempfile_in(scratch).map_err(failed)?;
     let mut out = BufWriter::new(&mut state);
-    let upload = Upload {
-        archive,
-        rest: bytes::Bytes::new(),
-    };
     let contents =
-        archive::unpack(upload, &mut out).map_err(|error| Error::Invalid(error.to_string()))?;
+        archive::unpack(archive, &mut out).map_err(|error| Error::Invalid(error.to_string()))?;
     out.flush().map_err(failed)?;
     drop(out);
     let meta = contents.meta;
@@ -204,6 +165,7 @@ fn check(
                 "Raft error when restoring snapshot: failed to restore snapshot: {error}"
             ))
         })?;
+    state.rewind().map_err(failed)?;
     Ok(Checked {
         state,
         snapshot_index: meta.index,
@@ -211,29 +173,23 @@ fn check(
     })
 }
 
-/// Reads the checked state once more and cuts it into chunks. Runs on a thread of its own.
-fn cut(mut state: File, chunks: &mpsc::Sender<Vec<u8>>) -> Result<(), Error> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::Internal(format!(
-            "cannot read the checked snapshot again: {error}; nothing was changed"
-        ))
-    };
-    state.rewind().map_err(|error| failed(&error))?;
-    let state = BufReader::with_capacity(READ_SIZE, state);
-    let mut pieces = Chunks::open(state).map_err(|error| failed(&error))?;
-    while let Some(records) = pieces.next_chunk().map_err(|error| failed(&error))? {
-        if chunks.blocking_send(records).is_err() {
-            // The other side gave up and says why.
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// The uploaded archive as something to read from.
 struct Upload {
     archive: ByteStream,
-    rest: bytes::Bytes,
+    rest: Bytes,
+}
+
+impl Upload {
+    /// All of it, in memory.
+    async fn whole(mut self) -> Result<io::Cursor<Vec<u8>>, Error> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.archive.next().await {
+            bytes.extend_from_slice(
+                &piece.map_err(|error| Error::invalid(format!("the upload broke off: {error}")))?,
+            );
+        }
+        Ok(io::Cursor::new(bytes))
+    }
 }
 
 impl Read for Upload {

@@ -1,5 +1,8 @@
 //! A server seen from above: through its `Cluster`, on a disk in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod pipelines;
 mod setup;
+mod simulation;
 mod snapshots;

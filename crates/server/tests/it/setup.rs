@@ -32,6 +32,7 @@ pub(crate) fn config(node: &str) -> Config {
         hold_max: Config::HOLD_MAX,
         scratch_dir: std::env::temp_dir(),
         compress_threads: 1,
+        checking: server::Checking::OnAThread,
         seed: 7,
     }
 }
