@@ -31,6 +31,7 @@ fn bare_sync(path: &Path) {
     let file = File::create(path.join("bare")).unwrap();
     file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
     file.sync_all().unwrap();
+    let processor = processor_time();
     let mut times = Vec::new();
     for number in 0..2000_u64 {
         let begun = Instant::now();
@@ -40,8 +41,10 @@ fn bare_sync(path: &Path) {
     }
     times.sort();
     println!(
-        "bare append and sync: p50 {:?}, p90 {:?}",
-        times[1000], times[1800]
+        "bare append and sync: p50 {:?}, p90 {:?}, {:?} processor each",
+        times[1000],
+        times[1800],
+        (processor_time() - processor) / 2000,
     );
 }
 

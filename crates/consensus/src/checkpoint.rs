@@ -20,6 +20,9 @@ pub(crate) const BLOCK_MAX: usize = 64 << 10;
 /// Length and checksum.
 const BLOCK_HEADER: usize = 8;
 
+/// Bytes after which a checkpoint that is being written is synced, so that the log's syncs never wait behind all of it.
+const SYNC_BYTES: usize = 4 << 20;
+
 /// How many checkpoints are kept: the newest, and one in case it turns out to be damaged.
 pub(crate) const CHECKPOINTS_KEPT: usize = 2;
 
@@ -136,6 +139,7 @@ pub(crate) struct Writer {
     block: Vec<u8>,
     blocks: u64,
     total: u64,
+    unsynced: usize,
 }
 
 impl Writer {
@@ -147,6 +151,7 @@ impl Writer {
             block: Vec::with_capacity(BLOCK_MAX),
             blocks: 0,
             total: 0,
+            unsynced: 0,
         };
         let meta = meta.encode();
         if meta.len() > BLOCK_MAX {
@@ -168,7 +173,12 @@ impl Writer {
         self.offset += (BLOCK_HEADER + self.block.len()) as u64;
         self.blocks += 1;
         self.total += self.block.len() as u64;
+        self.unsynced += self.block.len();
         self.block.clear();
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            self.file.sync_data()?;
+        }
         Ok(())
     }
 
@@ -341,4 +351,78 @@ pub(crate) fn open(disk: &dyn Disk, name: &str) -> io::Result<Reader<FileSource>
         file: disk.open(name)?,
         offset: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    fn meta() -> Meta {
+        Meta {
+            last: EntryId { term: 3, index: 99 },
+            membership_id: Some(EntryId { term: 1, index: 0 }),
+            membership: Bytes::from_static(b"members"),
+        }
+    }
+
+    fn write(state: &[u8]) -> Vec<u8> {
+        let disk = MemoryDisk::new();
+        let file = disk.create("x").unwrap();
+        let mut writer = Writer::new(Arc::clone(&file), &meta()).unwrap();
+        writer.write_all(state).unwrap();
+        writer.finish().unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> io::Result<(Meta, Vec<u8>)> {
+        let mut reader = Reader::new(bytes)?;
+        let meta = reader.meta.clone();
+        let mut state = Vec::new();
+        reader.read_to_end(&mut state)?;
+        Ok((meta, state))
+    }
+
+    #[test]
+    fn a_checkpoint_comes_out_as_it_went_in() {
+        for length in [0, 1, BLOCK_MAX - 1, BLOCK_MAX, BLOCK_MAX + 1, 300_000] {
+            let state: Vec<u8> = (0..length)
+                .map(|at| u8::try_from(at % 251).unwrap())
+                .collect();
+            let bytes = write(&state);
+            assert_eq!(read(&bytes).unwrap(), (meta(), state));
+            assert_eq!(Reader::new(&bytes[..]).unwrap().check().unwrap(), meta());
+        }
+    }
+
+    #[test]
+    fn any_flip_or_cut_of_a_checkpoint_is_noticed() {
+        let bytes = write(b"the state of the machine");
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(read(&flipped).is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(read(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        let longer = [&bytes[..], b"x"].concat();
+        assert!(read(&longer).is_err());
+    }
+
+    #[test]
+    fn names_say_where_a_checkpoint_stands() {
+        let id = EntryId { term: 3, index: 99 };
+        assert_eq!(entry_of(&file_name(id)), Some(id));
+        for other in [
+            "checkpoint.tmp",
+            "checkpoint-1-2",
+            "checkpoint-+00000000000000f-0000000000000001",
+            "log-0000000000000001",
+        ] {
+            assert_eq!(entry_of(other), None, "{other}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ mod raft;
 mod suspension;
 mod tasks;
 
-pub mod fuzz;
+mod decode;
 #[cfg(feature = "sim")]
 pub mod sim;
 
@@ -42,6 +42,7 @@ pub use consensus::{
     BarrierError, COMMAND_BYTES_MAX, Consensus, Leadership, MembershipError, ProposeError,
     Proposed, StartError, State, Status,
 };
+pub use decode::{decode_checkpoint, decode_message, decode_records, decode_segment, decode_small};
 pub use disk::{Disk, MemoryDisk, RealDisk};
 pub use machine::{Committed, Frozen, MachineError, Payload, Reply, StateMachine};
 pub use peer::{NodeId, Peer};

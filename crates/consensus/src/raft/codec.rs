@@ -538,3 +538,136 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(term: u64, index: u64) -> EntryId {
+        EntryId { term, index }
+    }
+
+    fn members() -> Membership {
+        let address = |n: u64| Address {
+            address: format!("10.0.0.{n}:8300"),
+            name: format!("server-{n}"),
+        };
+        let voters = vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])];
+        let nodes: BTreeMap<NodeId, Address> = (1..=4).map(|n| (n, address(n))).collect();
+        Membership::new(voters, nodes).unwrap()
+    }
+
+    fn requests() -> Vec<Request> {
+        let vote = Vote::new_committed(7, 2);
+        let entry = |index, payload| Entry {
+            log_id: to_log_id(id(6, index)),
+            payload,
+        };
+        let entries = vec![
+            entry(5, openraft::EntryPayload::Blank),
+            entry(
+                6,
+                openraft::EntryPayload::Normal(Command(Bytes::from_static(b"x"))),
+            ),
+            entry(7, openraft::EntryPayload::Membership(members())),
+        ];
+        let mut vote_request = VoteRequest::new(Vote::new(8, 3), Some(to_log_id(id(7, 9))));
+        vote_request.leadership_transfer = true;
+        vec![
+            Request::Append(AppendEntriesRequest {
+                vote,
+                prev_log_id: Some(to_log_id(id(5, 4))),
+                entries,
+                leader_commit: None,
+            }),
+            Request::Vote(vote_request),
+            Request::PreVote(VoteRequest::new(Vote::new(8, 3), None)),
+            Request::Snapshot(Chunk {
+                vote,
+                last: id(7, 100),
+                offset: 1 << 40,
+                is_last: true,
+                bytes: Bytes::from_static(b"chunk"),
+            }),
+            Request::Transfer(TransferLeaderRequest::new(
+                vote,
+                3,
+                Some(to_log_id(id(1, 2))),
+            )),
+            Request::Readmit { node: u64::MAX },
+        ]
+    }
+
+    fn responses() -> Vec<Response> {
+        let vote = Vote::new(7, 2);
+        let last = Some(to_log_id(id(3, 4)));
+        vec![
+            Response::Append(AppendEntriesResponse::Success),
+            Response::Append(AppendEntriesResponse::PartialSuccess(last)),
+            Response::Append(AppendEntriesResponse::Conflict),
+            Response::Append(AppendEntriesResponse::HigherVote(vote)),
+            Response::Vote(VoteResponse {
+                vote,
+                vote_granted: true,
+                last_log_id: last,
+            }),
+            Response::SnapshotNext { offset: 9 },
+            Response::SnapshotDone { vote },
+            Response::Transfer { accepted: true },
+            Response::Readmit {
+                vote,
+                last: Some(id(1, 2)),
+            },
+            Response::Refused(String::from("no")),
+        ]
+    }
+
+    #[test]
+    fn messages_come_out_as_they_went_in() {
+        for request in requests() {
+            let envelope = Envelope { to: 42, request };
+            let again = Envelope::decode(&envelope.encode()).unwrap();
+            assert_eq!(format!("{again:?}"), format!("{envelope:?}"));
+        }
+        for response in responses() {
+            let again = Response::decode(&response.encode()).unwrap();
+            assert_eq!(format!("{again:?}"), format!("{response:?}"));
+        }
+        assert_eq!(
+            decode_membership(&encode_membership(&members())),
+            Ok(members())
+        );
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_is_refused() {
+        let requests = requests()
+            .into_iter()
+            .map(|request| Envelope { to: 1, request }.encode());
+        for bytes in requests {
+            for end in 0..bytes.len() {
+                assert!(Envelope::decode(&bytes.slice(..end)).is_err());
+            }
+        }
+        for response in responses() {
+            let bytes = response.encode();
+            for end in 0..bytes.len() {
+                assert!(Response::decode(&bytes.slice(..end)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_is_not_believed_before_the_bytes_are_there() {
+        let mut message = Envelope {
+            to: 1,
+            request: requests().remove(0),
+        }
+        .encode()
+        .to_vec();
+        // The number of entries, behind version, addressee, kind, vote and two ids.
+        let count = 1 + 8 + 1 + 17 + 17 + 1;
+        message[count..count + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(Envelope::decode(&Bytes::from(message)).is_err());
+    }
+}

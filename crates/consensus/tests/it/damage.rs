@@ -290,7 +290,9 @@ fn a_failed_sync_ends_the_server_and_promises_nothing() {
 
 #[test]
 fn decoders_take_anything() {
-    use consensus::fuzz;
+    use consensus::{
+        decode_checkpoint, decode_message, decode_records, decode_segment, decode_small,
+    };
     let (storage, checkpoints) = storage_with_checkpoints();
     let files: Vec<Vec<u8>> = checkpoints
         .iter()
@@ -304,15 +306,15 @@ fn decoders_take_anything() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x81;
             for bytes in [&flipped[..], &bytes[..at], &bytes[at..]] {
-                fuzz::segment(bytes);
-                fuzz::records(bytes);
-                fuzz::checkpoint(bytes);
-                fuzz::message(bytes);
-                fuzz::small(bytes);
+                decode_segment(bytes);
+                decode_records(bytes);
+                decode_checkpoint(bytes);
+                decode_message(bytes);
+                decode_small(bytes);
             }
         }
     }
-    assert_eq!(fuzz::segment(&files[4]), Some(7));
-    assert!(fuzz::checkpoint(&files[0]).unwrap() > 20 * 12);
-    assert!(fuzz::small(&files[2]));
+    assert_eq!(decode_segment(&files[4]), Some(7));
+    assert!(decode_checkpoint(&files[0]).unwrap() > 20 * 12);
+    assert!(decode_small(&files[2]));
 }

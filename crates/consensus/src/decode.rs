@@ -1,4 +1,4 @@
-//! Decoders of what comes from disk or from peers, for fuzzing: each takes any bytes, none may panic.
+//! Decoders of what comes from disk or from peers, as fuzzing calls them: each takes any bytes, none may panic.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use crate::log::segment::{self, Header, Outcome};
 use crate::raft::codec::{self, Envelope, Response};
 
 /// Decodes a log segment. Returns how many entries it holds if it is good or its end is torn, `None` if it is damaged.
-pub fn segment(bytes: &[u8]) -> Option<usize> {
+pub fn decode_segment(bytes: &[u8]) -> Option<usize> {
     let header = Header::decode(bytes).ok()?;
     let bytes = Bytes::copy_from_slice(bytes);
     let sealed = segment::scan(&bytes, &header, Some(header.capacity));
@@ -27,7 +27,7 @@ pub fn segment(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Decodes the records of a segment whose header is made up, so that chance doesn't have to find its checksum.
-pub fn records(bytes: &[u8]) -> usize {
+pub fn decode_records(bytes: &[u8]) -> usize {
     let header = Header {
         sequence: 1,
         first_index: 0,
@@ -41,7 +41,7 @@ pub fn records(bytes: &[u8]) -> usize {
 }
 
 /// Decodes a checkpoint. Returns how many bytes of state it holds, `None` if it is damaged.
-pub fn checkpoint(bytes: &[u8]) -> Option<u64> {
+pub fn decode_checkpoint(bytes: &[u8]) -> Option<u64> {
     let mut reader = checkpoint::Reader::new(bytes).ok()?;
     let mut total = 0;
     let mut block = vec![0; checkpoint::BLOCK_MAX];
@@ -54,7 +54,7 @@ pub fn checkpoint(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Decodes a message of a peer, and encodes it again. Returns whether it was one.
-pub fn message(bytes: &[u8]) -> bool {
+pub fn decode_message(bytes: &[u8]) -> bool {
     let bytes = Bytes::copy_from_slice(bytes);
     let request = Envelope::decode(&bytes).map(|envelope| envelope.encode());
     let response = Response::decode(&bytes).map(|response| response.encode());
@@ -68,7 +68,7 @@ pub fn message(bytes: &[u8]) -> bool {
 }
 
 /// Decodes a small file, a vote or a membership. Returns whether it was one.
-pub fn small(bytes: &[u8]) -> bool {
+pub fn decode_small(bytes: &[u8]) -> bool {
     let shared = Bytes::copy_from_slice(bytes);
     durable::decode(bytes).is_ok()
         || codec::decode_vote(bytes).is_ok()
