@@ -135,3 +135,48 @@ pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/snapshots/");
     std::fs::read(format!("{path}{name}")).unwrap()
 }
+
+/// A snapshot of so many keys `gen/…`, whose values are so long and all say which generation they are of.
+pub(crate) fn generation(generation: usize, keys: usize, length: usize) -> Vec<u8> {
+    use wire::msgpack::Encoder;
+    let mut state = Vec::new();
+    Encoder::new(&mut state)
+        .map_len(1)
+        .raw(b"LastIndex")
+        .uint(50);
+    let value = format!("{generation}").repeat(length);
+    for number in 0..keys {
+        state.push(2);
+        Encoder::new(&mut state)
+            .map_len(7)
+            .raw(b"CreateIndex")
+            .uint(40)
+            .raw(b"Flags")
+            .uint(0)
+            .raw(b"Key")
+            .raw(format!("gen/{number:06}").as_bytes())
+            .raw(b"LockIndex")
+            .uint(0)
+            .raw(b"ModifyIndex")
+            .uint(40)
+            .raw(b"Session")
+            .raw(b"")
+            .raw(b"Value")
+            .raw(value.as_bytes());
+    }
+    let meta = wire::archive::Meta {
+        version: 1,
+        id: "1-50-0".to_owned(),
+        index: 50,
+        term: 1,
+        size: i64::try_from(state.len()).unwrap(),
+        ..wire::archive::Meta::default()
+    };
+    let compression = wire::archive::Compression {
+        workers: 0,
+        ..wire::archive::Compression::default()
+    };
+    let mut writer = wire::archive::Writer::new(Vec::new(), &meta, 0, compression).unwrap();
+    std::io::Write::write_all(&mut writer, &state).unwrap();
+    writer.finish().unwrap()
+}

@@ -521,51 +521,11 @@ async fn read_on(id: NodeId, what: String, world: Shared, mut chance: StdRng) {
     }
 }
 
-/// A snapshot whose keys all say which generation they are of.
+/// A snapshot of a generation.
 fn archive(generation: usize) -> Vec<u8> {
-    use wire::msgpack::Encoder;
-    let mut state = Vec::new();
-    Encoder::new(&mut state)
-        .map_len(1)
-        .raw(b"LastIndex")
-        .uint(50);
     // One of them takes several chunks, the others are quick.
     let length = if generation == 0 { 30_000 } else { 300 };
-    let value = format!("{generation}").repeat(length);
-    for number in 0..GENERATION_KEYS {
-        state.push(2);
-        Encoder::new(&mut state)
-            .map_len(7)
-            .raw(b"CreateIndex")
-            .uint(40)
-            .raw(b"Flags")
-            .uint(0)
-            .raw(b"Key")
-            .raw(format!("gen/{number:03}").as_bytes())
-            .raw(b"LockIndex")
-            .uint(0)
-            .raw(b"ModifyIndex")
-            .uint(40)
-            .raw(b"Session")
-            .raw(b"")
-            .raw(b"Value")
-            .raw(value.as_bytes());
-    }
-    let meta = wire::archive::Meta {
-        version: 1,
-        id: "1-50-0".to_owned(),
-        index: 50,
-        term: 1,
-        size: i64::try_from(state.len()).unwrap(),
-        ..wire::archive::Meta::default()
-    };
-    let compression = wire::archive::Compression {
-        workers: 0,
-        ..wire::archive::Compression::default()
-    };
-    let mut writer = wire::archive::Writer::new(Vec::new(), &meta, 0, compression).unwrap();
-    std::io::Write::write_all(&mut writer, &state).unwrap();
-    writer.finish().unwrap()
+    setup::generation(generation, GENERATION_KEYS, length)
 }
 
 /// The seeds that the environment asks for, or a few.

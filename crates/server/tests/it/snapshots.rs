@@ -1,11 +1,16 @@
 //! Saving and restoring as a whole: through the archive, the checks and the log.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use model::{CatalogNode, CatalogNodes, Error, KvGet, KvList, Text};
 use tokio::time::Instant;
 
-use crate::setup::{Alone, config, fixture};
+use rpc::{Cluster, Consistency, ReadOptions};
+
+use crate::setup::{Alone, config, fixture, generation};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -185,4 +190,84 @@ async fn an_upload_that_breaks_off_changes_nothing() {
         .unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error}");
     assert!(server.ask(key("was-here")).await.answer.is_some());
+}
+
+/// Keys in a generation, and bytes in each value.
+const MANY: usize = 200_000;
+const LENGTH: usize = 20;
+
+#[tokio::test]
+async fn no_reader_sees_a_mix_of_two_states() {
+    let server = Alone::start(config("one")).await;
+    server.restore(&generation(0, MANY, LENGTH)).await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = [Consistency::Default, Consistency::Stale]
+        .map(|consistency| {
+            let (cluster, done) = (server.cluster.clone(), Arc::clone(&done));
+            // As the threads do that answer HTTP beside the one that runs the server.
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(read_until(&cluster, consistency, &done))
+            })
+        })
+        .into();
+    for number in [1, 2] {
+        server
+            .restore(&generation(number, MANY, LENGTH))
+            .await
+            .unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let last = server.ask(key("gen/000000")).await;
+    assert!(last.answer.unwrap().value().starts_with(b"2"));
+    // A last change, for those who wait.
+    server.put("gen/end", "").await;
+    for reader in readers {
+        let seen = reader.join().unwrap();
+        assert!(
+            seen.len() > 1,
+            "read only {seen:?}: the restores were not seen happening"
+        );
+    }
+}
+
+/// Reads all of the keys, sometimes at once and sometimes by waiting for a change; says which generations there were.
+async fn read_until(
+    cluster: &Cluster,
+    consistency: Consistency,
+    done: &AtomicBool,
+) -> BTreeSet<u8> {
+    let mut seen = BTreeSet::new();
+    let mut index = 0;
+    while !done.load(Ordering::Relaxed) {
+        let options = ReadOptions {
+            consistency,
+            index,
+            wait: Duration::from_secs(60),
+            ..ReadOptions::default()
+        };
+        let found = cluster
+            .read(
+                KvList {
+                    prefix: Text::from("gen/"),
+                },
+                options,
+            )
+            .await
+            .unwrap();
+        let values: BTreeSet<&[u8]> = found
+            .answer
+            .iter()
+            .map(model::KvEntry::value)
+            .filter(|value| !value.is_empty())
+            .collect();
+        assert_eq!(values.len(), 1, "a mix of generations");
+        assert!(found.answer.len() >= MANY);
+        seen.extend(values.first().map(|value| value[0]));
+        index = if index == 0 { found.meta.index } else { 0 };
+    }
+    seen
 }
