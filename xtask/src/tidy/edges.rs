@@ -14,6 +14,8 @@ const HEADING: &str = "## Allowed edges";
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) name: String,
+    /// Where its manifest lies, from the root.
+    pub(crate) manifest: String,
     pub(crate) imports: BTreeSet<String>,
     pub(crate) imports_in_tests: BTreeSet<String>,
 }
@@ -21,6 +23,9 @@ pub(crate) struct Member {
 /// The members that `cargo metadata --no-deps` lists.
 pub(crate) fn members(metadata: &str) -> Result<Vec<Member>> {
     let metadata: Value = serde_json::from_str(metadata).context("reading cargo metadata")?;
+    let root = metadata["workspace_root"]
+        .as_str()
+        .context("cargo metadata without a root")?;
     let packages = metadata["packages"]
         .as_array()
         .context("cargo metadata without packages")?;
@@ -28,14 +33,21 @@ pub(crate) fn members(metadata: &str) -> Result<Vec<Member>> {
     let names: BTreeSet<String> = packages.iter().map(name_of).collect();
     let mut members = Vec::new();
     for package in packages {
+        let manifest = package["manifest_path"].as_str().unwrap_or_default();
+        let manifest = manifest
+            .strip_prefix(root)
+            .unwrap_or(manifest)
+            .trim_start_matches('/');
         let mut member = Member {
             name: name_of(package),
+            manifest: manifest.to_owned(),
             ..Member::default()
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             let name = name_of(dependency);
             // A crate of the registry may carry the name of one of ours; ours have a path.
-            if !names.contains(&name) || dependency["path"].is_null() {
+            // Tests may ask for their own crate with another feature; that is no edge.
+            if !names.contains(&name) || dependency["path"].is_null() || name == member.name {
                 continue;
             }
             if dependency["kind"] == "dev" {
@@ -68,14 +80,10 @@ pub(super) fn check(tree: &Tree, members: &[Member]) -> Vec<Finding> {
             ));
             continue;
         };
-        let manifest = if member.name == "xtask" {
-            "xtask/Cargo.toml".to_owned()
-        } else {
-            format!("crates/{}/Cargo.toml", member.name)
-        };
+        let manifest = &member.manifest;
         for name in member.imports.difference(&row.imports) {
             findings.push(Finding::new(
-                &manifest,
+                manifest,
                 0,
                 format!("{} may not import {name}", member.name),
             ));
@@ -83,18 +91,18 @@ pub(super) fn check(tree: &Tree, members: &[Member]) -> Vec<Finding> {
         for name in &member.imports_in_tests {
             if !row.imports.contains(name) && !row.imports_in_tests.contains(name) {
                 findings.push(Finding::new(
-                    &manifest,
+                    manifest,
                     0,
                     format!("the tests of {} may not import {name}", member.name),
                 ));
             }
         }
         if tree
-            .text(&manifest)
+            .text(manifest)
             .is_some_and(|text| !text.contains("[lints]\nworkspace = true"))
         {
             findings.push(Finding::new(
-                &manifest,
+                manifest,
                 0,
                 "the workspace's lints are not taken over",
             ));
@@ -175,6 +183,7 @@ mod tests {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Member {
             name: name.to_owned(),
+            manifest: format!("crates/{name}/Cargo.toml"),
             imports: set(imports),
             imports_in_tests: set(imports_in_tests),
         }
@@ -233,10 +242,11 @@ mod tests {
 
     #[test]
     fn metadata_tells_tests_from_the_rest_and_ours_from_the_registry() {
-        let metadata = r#"{"packages": [
-            {"name": "store", "dependencies": [
+        let metadata = r#"{"workspace_root": "/x", "packages": [
+            {"name": "store", "manifest_path": "/x/crates/store/Cargo.toml", "dependencies": [
                 {"name": "model", "kind": null, "path": "/x/model"},
                 {"name": "testkit", "kind": "dev", "path": "/x/testkit"},
+                {"name": "store", "kind": "dev", "path": "/x/store"},
                 {"name": "serde", "kind": null},
                 {"name": "wire", "kind": null}]},
             {"name": "model", "dependencies": []},
