@@ -1,12 +1,13 @@
 //! Commands that repeat a test many times: simulation seeds, kill rounds, fuzzing, compatibility.
 //!
-//! The tests themselves live beside what they test; this file only knows how they are told how often to run:
+//! The tests themselves live beside what they test; this file only knows in which modules, and how they are told how
+//! often to run:
 //!
-//! | what | tests named | told by |
+//! | what | modules | told by |
 //! | --- | --- | --- |
-//! | simulation | `sim::…` | `SIM_SEEDS=from..to` (half open) |
-//! | kill -9 | `crash::…` | `CRASH_ROUNDS`, `CRASH_RESTORE_ROUNDS`, `CRASH_SEED` |
-//! | compatibility | `compat::…` | |
+//! | simulation | [`SIMULATION`] | `SIM_SEEDS=from..to`, half open |
+//! | kill -9 | `crash` of the program | `CRASH_ROUNDS`, `CRASH_RESTORE_ROUNDS`, `CRASH_SEED` |
+//! | compatibility | [`COMPATIBILITY`] | |
 
 use std::process::Command;
 
@@ -16,6 +17,12 @@ use crate::arguments::{Arguments, parse_number, unknown_name};
 use crate::cargo::{cargo, forget_this_package, has, root, run};
 use crate::check::never_write;
 use crate::steps::Steps;
+
+/// Whole clusters in one thread, from a seed.
+const SIMULATION: &[&str] = &["simulation"];
+
+/// What the original answered, as transcripts and as snapshot files, against ours.
+const COMPATIBILITY: &[&str] = &["archive", "scripts", "snapshots"];
 
 /// The simulations under chosen seeds.
 pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
@@ -36,7 +43,7 @@ pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
     let mut steps = Steps::default();
     for (from, to) in ranges {
         steps.run(&format!("seeds {from}..{to}"), || {
-            let mut command = tests_named("sim", release);
+            let mut command = tests_in(SIMULATION, release);
             run(command.env("SIM_SEEDS", format!("{from}..{to}")))
         });
     }
@@ -76,7 +83,7 @@ pub(crate) fn crash(mut arguments: Arguments) -> Result<()> {
 /// The recorded behaviour of the original, against ours.
 pub(crate) fn compat(arguments: Arguments) -> Result<()> {
     arguments.nothing_more()?;
-    run(&mut tests_named("compat", false))
+    run(&mut tests_in(COMPATIBILITY, false))
 }
 
 /// Every fuzz target for a while.
@@ -177,18 +184,16 @@ fn fuzz_targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The tests of all crates that lie in a module of this name.
-fn tests_named(module: &str, release: bool) -> Command {
-    let mut command = if has("nextest") {
-        let filter = format!("test(/(^|::){module}::/)");
+/// The tests of all crates that lie in modules of these names.
+fn tests_in(modules: &[&str], release: bool) -> Command {
+    let nextest = has("nextest");
+    let mut command = if nextest {
         cargo(&[
             "nextest",
             "run",
             "--workspace",
             "--locked",
             "--no-fail-fast",
-            "-E",
-            &filter,
         ])
     } else {
         cargo(&[
@@ -202,8 +207,13 @@ fn tests_named(module: &str, release: bool) -> Command {
     if release {
         command.arg("--release");
     }
-    if !has("nextest") {
-        command.arg(format!("{module}::"));
+    if nextest {
+        let filter = format!("test(/^({})::/)", modules.join("|"));
+        command.args(["-E", &filter]);
+    } else {
+        command
+            .arg("--")
+            .args(modules.iter().map(|module| format!("{module}::")));
     }
     never_write(&mut command);
     command
