@@ -1,18 +1,23 @@
-//! Whole clusters from a seed. `SEEDS` and `FIRST_SEED` in the environment say how many and from where.
+//! Whole clusters from a seed. `SIM_SEEDS=from..to` in the environment says from which.
+
+use std::ops::Range;
 
 use consensus::sim;
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(default)
+/// The seeds that the environment asks for, or a few.
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("SIM_SEEDS") else {
+        return 1..13;
+    };
+    let bounds = text
+        .split_once("..")
+        .and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    bounds.unwrap_or_else(|| panic!("SIM_SEEDS must be like 1..1000, not {text:?}"))
 }
 
 fn run_seeds(servers: usize) -> sim::Report {
-    let first = number("FIRST_SEED", 1);
     let mut total = sim::Report::default();
-    for seed in first..first + number("SEEDS", 12) {
+    for seed in seeds() {
         match sim::run(seed, servers) {
             Ok(report) => {
                 total.acknowledged += report.acknowledged;
@@ -24,7 +29,9 @@ fn run_seeds(servers: usize) -> sim::Report {
             Err(violation) => panic!("{violation}"),
         }
     }
-    assert!(total.acknowledged > 0 && total.crashes > 0 && total.checkpoints > 0);
+    // A single seed may well have no crash in it.
+    let is_telling = total.acknowledged > 0 && total.crashes > 0 && total.checkpoints > 0;
+    assert!(is_telling || seeds().count() < 12, "{total:?}");
     total
 }
 
@@ -41,7 +48,7 @@ fn three_servers_keep_their_promises() {
 #[test]
 fn the_same_seed_gives_the_same_events() {
     for servers in [1, 3] {
-        for seed in [number("FIRST_SEED", 1), 77] {
+        for seed in [seeds().start, 77] {
             let first = sim::run(seed, servers).unwrap();
             let second = sim::run(seed, servers).unwrap();
             assert_eq!(first, second);
