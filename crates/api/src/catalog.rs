@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use model::{
     CatalogNode, CatalogNodes, CatalogService, CatalogServices, Check, Command, Deregister,
-    Deregistration, Error, Instance, Node, NodeServices, Registration, Service, Text, parse_uuid,
+    Deregistration, Instance, Node, NodeServices, Registration, Service, Text,
 };
 use rpc::WriteOptions;
 
 use crate::call::{Answer, Call, collect_json, decoded, json};
-use crate::error::{failed, refused};
+use crate::error::failed;
 use crate::http::Response;
 use crate::json::{DecodeError, Encode, Reader, decode, object};
+use crate::routes::Api;
 
 /// The names of all datacenters, nearest first: without gossip between them, only this one.
 pub(crate) fn datacenters(call: Call<'_>) -> Result<Answer, Response> {
@@ -73,22 +74,8 @@ pub(crate) fn register(call: Call<'_>) -> Result<Answer, Response> {
         let body = collect_json(&api, call.body).await?;
         let (registration, datacenter) = decoded(&body, read_registration)?;
         drop(body);
-        check(&registration)?;
-        let node = registration.node.name.clone();
         let command = Command::Register(Box::new(registration));
-        match api
-            .cluster
-            .write(command, WriteOptions { token, datacenter })
-            .await
-        {
-            Ok(_) => {}
-            // The original does not tell its client what the state refuses, only who must not or cannot write at all.
-            Err(error @ (Error::Invalid(_) | Error::NotFound(_))) => {
-                tracing::warn!("a registration of node {node:?} had no effect: {error}");
-            }
-            Err(error) => return Err(failed(&error)),
-        }
-        Ok(json(&true, pretty))
+        write(&api, command, token, datacenter, pretty).await
     }))
 }
 
@@ -101,35 +88,22 @@ pub(crate) fn deregister(call: Call<'_>) -> Result<Answer, Response> {
         let body = collect_json(&api, call.body).await?;
         let (deregistration, datacenter) = decoded(&body, read_deregistration)?;
         drop(body);
-        if deregistration.node.is_empty() {
-            return Err(refused("Must provide node"));
-        }
         let command = Command::Deregister(deregistration);
-        let written = api
-            .cluster
-            .write(command, WriteOptions { token, datacenter })
-            .await;
-        written.map_err(|error| failed(&error))?;
-        Ok(json(&true, pretty))
+        write(&api, command, token, datacenter, pretty).await
     }))
 }
 
-/// What must be there for a registration to mean anything.
-fn check(registration: &Registration) -> Result<(), Response> {
-    let Registration { node, service, .. } = registration;
-    if node.name.is_empty() || node.address.is_empty() {
-        return Err(refused("Must provide node and address"));
-    }
-    if !node.id.is_empty() && parse_uuid(&node.id).is_none() {
-        return Err(refused(format!("Bad node ID: {:?} is no UUID", node.id)));
-    }
-    if service
-        .as_ref()
-        .is_some_and(|service| service.name.is_empty() && !service.id.is_empty())
-    {
-        return Err(refused("Must provide service name with ID"));
-    }
-    Ok(())
+async fn write(
+    api: &Api,
+    command: Command,
+    token: Text,
+    datacenter: Text,
+    pretty: bool,
+) -> Result<Response, Response> {
+    let options = WriteOptions { token, datacenter };
+    let written = api.cluster.write(command, options).await;
+    written.map_err(|error| failed(&error))?;
+    Ok(json(&true, pretty))
 }
 
 /// A registration with its defaults, and for which datacenter it is.
@@ -347,6 +321,6 @@ impl Encode for ByName<'_> {
 }
 
 pub(crate) fn fuzz(bytes: &[u8]) {
-    let _ = decode(bytes, read_registration).map(|(registration, _)| check(&registration).is_ok());
+    let _ = decode(bytes, read_registration);
     let _ = decode(bytes, read_deregistration);
 }

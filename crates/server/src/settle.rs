@@ -4,7 +4,7 @@
 
 use model::{
     AclToken, CLIENT, CRITICAL, Command, Deregistration, Error, GoDuration, MANAGEMENT,
-    Registration, Session, Text,
+    PreparedQuery, REDACTED_TOKEN, Registration, Session, Text, parse_uuid,
 };
 
 use crate::access::ROOT_IDS;
@@ -36,11 +36,12 @@ pub(crate) fn settle(core: &Core, command: &mut Command) -> Result<(), Error> {
                     "ID must be empty when creating a new prepared query",
                 ));
             }
+            check_query(&set.query)?;
             set.query.id = core.draw_id();
             Ok(())
         }
-        Command::QuerySet(_)
-        | Command::Kv(_)
+        Command::QuerySet(set) => check_query(&set.query),
+        Command::Kv(_)
         | Command::Txn(_)
         | Command::SessionDestroy(_)
         | Command::AclDelete(_)
@@ -59,6 +60,12 @@ fn settle_registration(registration: &mut Registration) -> Result<(), Error> {
     let node = &registration.node;
     if node.name.is_empty() || node.address.is_empty() {
         return Err(Error::invalid("Must provide node and address"));
+    }
+    if !node.id.is_empty() && parse_uuid(&node.id).is_none() {
+        return Err(Error::invalid(format!(
+            "Bad node ID: {:?} is no UUID",
+            node.id
+        )));
     }
     if let Some(service) = &mut registration.service {
         if service.id.is_empty() {
@@ -121,4 +128,38 @@ fn check_token(token: &mut AclToken) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// What a definition must have whatever the state is.
+fn check_query(query: &PreparedQuery) -> Result<(), Error> {
+    let invalid = |what: String| Err(Error::Invalid(format!("Invalid prepared query: {what}")));
+    let PreparedQuery {
+        service,
+        dns_ttl,
+        token,
+        ..
+    } = query;
+    if *token == REDACTED_TOKEN {
+        return invalid(format!(
+            "Bad Token '{REDACTED_TOKEN}', it looks like a query definition with a redacted token was submitted"
+        ));
+    }
+    if service.service.is_empty() {
+        return invalid("Must provide a Service name to query".to_owned());
+    }
+    if service.nearest_n < 0 {
+        return invalid(format!(
+            "Bad NearestN '{}', must be >= 0",
+            service.nearest_n
+        ));
+    }
+    if dns_ttl.is_empty() {
+        return Ok(());
+    }
+    let text = dns_ttl.to_lossy();
+    match GoDuration::parse(&text) {
+        Err(error) => invalid(format!("Bad DNS TTL '{text}': {error}")),
+        Ok(ttl) if ttl.0 < 0 => invalid(format!("DNS TTL '{}', must be >=0", ttl.0)),
+        Ok(_) => Ok(()),
+    }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use model::{
-    AclInfo, AclList, AclToken, CatalogNode, Command, Deregister, Deregistration, Error,
-    HealthNode, KvGet, KvList, MANAGEMENT, Node, Registration, Reply, Session, SessionInfo, Text,
-    parse_uuid,
+    AclInfo, AclList, AclToken, CatalogNode, Check, Command, Deregister, Deregistration, Error,
+    HealthNode, KvGet, KvList, MANAGEMENT, Node, PreparedQuery, QueryService, QuerySet,
+    Registration, Reply, Session, SessionInfo, Text, parse_uuid,
 };
 use rpc::{ReadOptions, SaveOptions, WriteOptions};
 use tokio::time::Instant;
@@ -134,7 +134,46 @@ async fn what_can_never_be_is_refused_before_it_is_written() {
             ..Registration::default()
         }))
     };
+    let query = |service: QueryService, ttl: &str, token: &str| {
+        let query = PreparedQuery {
+            service,
+            dns_ttl: Text::from(ttl),
+            token: Text::from(token),
+            ..PreparedQuery::default()
+        };
+        Command::QuerySet(Box::new(QuerySet {
+            query,
+            create: true,
+        }))
+    };
+    let named = || QueryService {
+        service: Text::from("web"),
+        ..QueryService::default()
+    };
     let cases = [
+        (
+            query(QueryService::default(), "", ""),
+            "Invalid prepared query: Must provide a Service name to query",
+        ),
+        (
+            query(
+                QueryService {
+                    nearest_n: -1,
+                    ..named()
+                },
+                "",
+                "",
+            ),
+            "Invalid prepared query: Bad NearestN '-1', must be >= 0",
+        ),
+        (
+            query(named(), "-1s", ""),
+            "Invalid prepared query: DNS TTL '-1000000000', must be >=0",
+        ),
+        (
+            query(named(), "", "<hidden>"),
+            "Invalid prepared query: Bad Token '<hidden>', it looks like a query definition with a redacted token was submitted",
+        ),
         (session("", ""), "Must provide Node"),
         (
             session("5s", "one"),
@@ -284,5 +323,38 @@ async fn a_server_that_has_stopped_says_so() {
     assert!(
         matches!(error, Error::NoLeader | Error::Internal(_)),
         "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_catalog_refuses_is_not_told() {
+    let server = Alone::start(config("one")).await;
+    let node = Node {
+        name: Text::from("n"),
+        address: Text::from("a"),
+        ..Node::default()
+    };
+    let check = Check {
+        name: Text::from("c"),
+        service_id: Text::from("nowhere"),
+        ..Check::default()
+    };
+    let registration = Registration {
+        node,
+        checks: vec![check],
+        ..Registration::default()
+    };
+    let reply = server
+        .write(Command::Register(Box::new(registration)))
+        .await;
+    assert_eq!(reply, Ok(Reply::Nothing));
+    assert_eq!(
+        server
+            .ask(CatalogNode {
+                node: Text::from("n")
+            })
+            .await
+            .answer,
+        None
     );
 }
