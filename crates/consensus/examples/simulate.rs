@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             Ok(report) => {
                 total.events += report.events;
                 total.acknowledged += report.acknowledged;
+                total.reads += report.reads;
                 total.crashes += report.crashes;
                 total.lost_tails += report.lost_tails;
                 total.checkpoints += report.checkpoints;
@@ -39,10 +40,11 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{count} lives of {servers} servers in {:?}: {} events, {} acknowledged, {} crashes, {} lost tails, {broken} broken",
+        "{count} lives of {servers} servers in {:?}: {} events, {} acknowledged, {} reads, {} crashes, {} lost tails, {broken} broken",
         begun.elapsed(),
         total.events,
         total.acknowledged,
+        total.reads,
         total.crashes,
         total.lost_tails,
     );

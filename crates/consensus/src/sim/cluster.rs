@@ -23,6 +23,8 @@ pub struct Report {
     pub events: u64,
     /// Commands that were acknowledged.
     pub acknowledged: u64,
+    /// Reads under a lease or behind a barrier that were checked.
+    pub reads: u64,
     /// Servers that were crashed and started again.
     pub crashes: u64,
     /// Starts after which a server did not vote because its log had lost its end.
@@ -95,14 +97,49 @@ struct Clients {
 
 #[derive(Default)]
 struct ClientsState {
-    live: BTreeMap<NodeId, Consensus>,
+    live: BTreeMap<NodeId, (Consensus, ListMachine)>,
     acknowledged: BTreeMap<u64, Bytes>,
+    stale: Option<String>,
+    reads: u64,
     ends: bool,
 }
 
 impl Clients {
     fn with<T>(&self, look: impl FnOnce(&mut ClientsState) -> T) -> T {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The last entry that was acknowledged to anybody.
+    fn newest(&self) -> u64 {
+        self.with(|state| state.acknowledged.keys().next_back().copied().unwrap_or(0))
+    }
+
+    fn judge(&self, server: &Consensus, machine: &ListMachine, expected: u64, kind: &str) {
+        let applied = machine.applied();
+        self.with(|state| {
+            state.reads += 1;
+            if applied < expected {
+                state.stale.get_or_insert(format!(
+                    "server {} reads entry {applied} under its {kind}, but {expected} was acknowledged",
+                    server.id()
+                ));
+            }
+        });
+    }
+
+    /// A leader with a lease has to see everything that was ever acknowledged.
+    fn look(&self, server: &Consensus, machine: &ListMachine) {
+        if server.has_lease() {
+            self.judge(server, machine, self.newest(), "lease");
+        }
+    }
+
+    /// A read behind a barrier has to see everything that was acknowledged before it began.
+    async fn read(&self, server: &Consensus, machine: &ListMachine) {
+        let expected = self.newest();
+        if let Ok(Ok(())) = timeout(PATIENCE, server.read_barrier()).await {
+            self.judge(server, machine, expected, "barrier");
+        }
     }
 
     async fn run(self, number: u64, trace: Trace, mut chance: ChaCha8Rng) {
@@ -123,6 +160,12 @@ impl Clients {
             });
             let Some(server) = server else { return };
             let Some(server) = server else { continue };
+            let (server, machine) = server;
+            self.look(&server, &machine);
+            if chance.random_bool(0.2) {
+                self.read(&server, &machine).await;
+                continue;
+            }
             count += 1;
             let length = chance.random_range(8..600);
             let mut command = vec![0; length];
@@ -202,6 +245,10 @@ async fn live(seed: u64, servers: usize) -> Outcome<Report> {
     timeout(RECOVERY_MAX, cluster.settle())
         .await
         .map_err(|_| format!("the cluster does not recover: {}", cluster.describe()))?;
+    if let Some(stale) = clients.with(|state| state.stale.take()) {
+        return Err(stale);
+    }
+    cluster.report.reads = clients.with(|state| state.reads);
     let acknowledged = clients.with(|state| std::mem::take(&mut state.acknowledged));
     cluster.check(&acknowledged)?;
     cluster.report.acknowledged = acknowledged.len() as u64;
@@ -258,7 +305,11 @@ impl Cluster {
             .map_err(|error| format!("server {id} cannot start: {error}"))?;
         self.report.lost_tails += u64::from(consensus.status().tail_lost);
         self.network.connect(&consensus);
-        clients.with(|state| state.live.insert(id, consensus.clone()));
+        clients.with(|state| {
+            state
+                .live
+                .insert(id, (consensus.clone(), server.machine.clone()))
+        });
         server.consensus = Some(consensus);
         Ok(())
     }
