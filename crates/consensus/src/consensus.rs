@@ -411,13 +411,13 @@ impl Consensus {
             }
             Err(RaftError::Fatal(_)) => return Err(MembershipError::Stopped),
         }
+        // The library has begun an election by itself.
         if is_alone {
             self.member
                 .lost_tail
                 .forgive()
                 .await
                 .map_err(|_| MembershipError::Stopped)?;
-            let _ = raft.trigger().elect(false).await;
         }
         Ok(())
     }
