@@ -11,6 +11,9 @@ use crate::http::{Answer, Client};
 /// How long a server may take to come up, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often an agent is started anew because its port was taken between finding it free and binding it.
+const STARTS_MAX: usize = 5;
+
 /// A running agent. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -28,6 +31,16 @@ impl Agent {
 
     /// The same under this node name, with further flags.
     pub(crate) fn start_as(folder: &Path, node: &str, flags: &[&str]) -> Self {
+        for _ in 0..STARTS_MAX {
+            let mut agent = Self::spawn(folder, node, flags);
+            if agent.becomes_ready() {
+                return agent;
+            }
+        }
+        panic!("{STARTS_MAX} times in a row somebody else took a port that had been free");
+    }
+
+    fn spawn(folder: &Path, node: &str, flags: &[&str]) -> Self {
         let [http, rpc, serf_lan, serf_wan] = free_ports();
         let configuration = folder.join("agent.json");
         let ports = format!(
@@ -48,26 +61,30 @@ impl Agent {
             .stdout(output)
             .spawn()
             .expect("starting the program");
-        let mut agent = Self {
+        Self {
             child,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, http)),
             log,
-        };
-        agent.wait_until_ready();
-        agent
+        }
     }
 
-    fn wait_until_ready(&mut self) {
+    /// False if it ended because another process has got hold of its port in the meantime.
+    fn becomes_ready(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         loop {
             // The write changes nothing that a test looks at.
             let ready = Client::connect(self.address)
                 .and_then(|mut client| client.request("PUT", "/v1/kv/ready", b""));
-            if ready.as_ref().is_ok_and(|answer| answer.status == 200) {
-                return;
-            }
             if let Some(status) = self.child.try_wait().expect("asking for the process") {
-                panic!("the agent ended with {status}:\n{}", self.log());
+                let log = self.log();
+                assert!(
+                    log.to_lowercase().contains("address already in use"),
+                    "the agent ended with {status}:\n{log}"
+                );
+                return false;
+            }
+            if ready.as_ref().is_ok_and(|answer| answer.status == 200) {
+                return true;
             }
             assert!(
                 Instant::now() < deadline,
