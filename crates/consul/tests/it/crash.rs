@@ -428,6 +428,7 @@ struct Chance(u64);
 
 impl Chance {
     /// From `CRASH_SEED`, or from nowhere; printed, so that it can be given again.
+    #[allow(clippy::print_stdout, reason = "a failed test shows what it printed")]
     fn seeded() -> Self {
         let seed = number("CRASH_SEED")
             .unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32);
