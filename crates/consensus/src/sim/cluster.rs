@@ -324,8 +324,13 @@ impl Cluster {
                     .as_ref()
                     .is_some_and(|consensus| !consensus.status().tail_lost)
         });
+        let has_peers = self.servers.len() > 1;
+        let decays = self.chance.random_bool(0.3);
         let server = &mut self.servers[place];
         server.storage.crash(others_are_whole);
+        if others_are_whole && has_peers && decays {
+            server.storage.damage_newest_record();
+        }
         self.network.disconnect(server.id);
         clients.with(|state| state.live.remove(&server.id));
         if let Some(consensus) = server.consensus.take() {

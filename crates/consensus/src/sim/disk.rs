@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Trace;
 use crate::disk::{Disk, File, Workers};
+use crate::log::segment;
 
 /// What a disk writes in one piece.
 const SECTOR: usize = 512;
@@ -138,6 +139,24 @@ impl Storage {
             }
         }
         true
+    }
+
+    /// Changes the end of what was written last into the log, synced or not: what a server with peers must survive.
+    /// Returns false if nothing was written.
+    pub fn damage_newest_record(&self) -> bool {
+        let newest = {
+            let medium = self.medium();
+            let mut names = medium.directory.keys().rev();
+            names
+                .find(|name| segment::sequence_of(name).is_some())
+                .cloned()
+        };
+        let Some(name) = newest else { return false };
+        let bytes = self.read(&name).unwrap_or_default();
+        match bytes.iter().rposition(|byte| *byte != 0) {
+            Some(place) if place >= segment::SEGMENT_HEADER => self.damage(&name, place, 0x80),
+            Some(_) | None => false,
+        }
     }
 
     /// Cuts a file off as if the medium had decayed.
