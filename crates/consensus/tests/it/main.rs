@@ -5,5 +5,6 @@
 mod single;
 
 mod damage;
+mod disk;
 mod members;
 mod simulation;
