@@ -566,6 +566,39 @@ impl Consensus {
         }
     }
 
+    /// Returns, with the reason, when this member has stopped because its log or its machine failed. It can't go on then,
+    /// and a process that has nothing else to do should end. An orderly [`shutdown`](Self::shutdown) is no failure:
+    /// the future is pending for ever.
+    pub async fn failed(&self) -> String {
+        tokio::select! {
+            biased;
+            reason = self.member.log.failed() => reason,
+            reason = self.raft_failed() => reason,
+        }
+    }
+
+    async fn raft_failed(&self) -> String {
+        let mut metrics = self.member.raft.metrics();
+        loop {
+            let running = metrics.borrow_watched().running_state.clone();
+            match running {
+                Ok(()) => {}
+                Err(Fatal::Stopped) => break,
+                Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) => {
+                    return fatal.to_string();
+                }
+            }
+            if metrics.changed().await.is_err() {
+                // Its task is gone without a word.
+                if !self.member.stop.is_stopped() {
+                    return Fatal::<Types>::Panicked.to_string();
+                }
+                break;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Adds a member without a vote and returns when it holds all that was in the log then.
     pub async fn add_learner(&self, peer: Peer) -> Result<(), MembershipError> {
         let id = peer.id;

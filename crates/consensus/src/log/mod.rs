@@ -15,6 +15,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -83,6 +84,8 @@ struct Shared {
     wake_thread: Condvar,
     /// Wakes the writer where it is a task.
     wake_task: Notify,
+    /// Rung once, when the log can no longer be written.
+    failed: Notify,
 }
 
 #[derive(Default)]
@@ -138,6 +141,7 @@ impl Log {
             state: Mutex::new(state),
             wake_thread: Condvar::new(),
             wake_task: Notify::new(),
+            failed: Notify::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -163,6 +167,19 @@ impl Log {
 
     pub(crate) fn counts(&self) -> Counts {
         self.state().counts
+    }
+
+    /// Returns why the log can no longer be written, once that is so.
+    pub(crate) async fn failed(&self) -> String {
+        loop {
+            let mut failed = pin!(self.shared.failed.notified());
+            // Before the look, so that a failure in between isn't missed.
+            failed.as_mut().enable();
+            if let Some(failure) = self.state().failure.clone() {
+                return failure;
+            }
+            failed.await;
+        }
     }
 
     /// Remembers that entries up to this one are committed. Written beside the next entries, or after a short rest.

@@ -488,6 +488,7 @@ impl Writer {
             state.failure = Some(format!("the log cannot be written: {reason}"));
             mem::take(&mut state.queue)
         };
+        self.log.shared.failed.notify_waiters();
         for done in self.group_done.drain(..) {
             done(Err(io::Error::other(String::from(reason))));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consensus::sim::{DiskFault, ListMachine, Storage, Trace};
+use consensus::sim::{DiskFault, Ledger, ListMachine, Storage, Trace};
 use consensus::{Config, Consensus, NoTransport, Peer, ProposeError, StartError, State};
 
 fn run<T>(life: impl Future<Output = T>) -> T {
@@ -283,9 +283,66 @@ fn a_failed_sync_ends_the_server_and_promises_nothing() {
             assert_eq!(status.state, State::Stopped);
             assert!(status.failure.is_some());
             assert!(!consensus.has_lease());
+            assert!(consensus.failed().await.contains("the log"));
             consensus.shutdown().await;
         });
     }
+}
+
+#[test]
+fn who_waits_for_a_failure_is_told_of_failures_only() {
+    run(async {
+        let storage = Storage::new("disk", 1, Trace::begin());
+        let (consensus, _) = start(&storage).await.unwrap();
+        lead(&consensus).await;
+        let (reason, ()) = tokio::join!(consensus.failed(), async {
+            consensus.propose(command(0)).await.unwrap();
+            storage.set_fault(DiskFault::SyncFails);
+            let _ = consensus.propose(command(1)).await;
+        });
+        assert!(reason.contains("the simulated disk fails"), "{reason}");
+        consensus.shutdown().await;
+        storage.crash(false);
+
+        let (consensus, _) = start(&storage).await.unwrap();
+        lead(&consensus).await;
+        let wait = Duration::from_secs(60);
+        let early = tokio::time::timeout(wait, consensus.failed()).await;
+        assert!(early.is_err(), "{early:?}");
+        let (during, ()) = tokio::join!(
+            tokio::time::timeout(wait, consensus.failed()),
+            consensus.shutdown()
+        );
+        assert!(during.is_err(), "{during:?}");
+        let late = tokio::time::timeout(wait, consensus.failed()).await;
+        assert!(late.is_err(), "{late:?}");
+    });
+}
+
+#[test]
+fn a_machine_that_cannot_go_on_is_a_failure() {
+    run(async {
+        let trace = Trace::begin();
+        let storage = Storage::new("disk", 1, trace.clone());
+        let ledger = Ledger::new(trace);
+        let other = ListMachine::with_ledger(ledger.clone());
+        let disk = Arc::new(Storage::new("other", 2, Trace::begin()).attach());
+        let network = Arc::new(NoTransport);
+        let first = Consensus::start(config(), disk, Box::new(other), network.clone()).await;
+        let first = first.unwrap();
+        lead(&first).await;
+        first.propose(command(0)).await.unwrap();
+        // Another history, which the ledger doesn't take.
+        let machine = ListMachine::with_ledger(ledger);
+        let disk = Arc::new(storage.attach());
+        let consensus = Consensus::start(config(), disk, Box::new(machine), network).await;
+        let consensus = consensus.unwrap();
+        lead(&consensus).await;
+        let _ = consensus.propose(command(1)).await;
+        assert!(consensus.failed().await.contains("disagree"));
+        consensus.shutdown().await;
+        first.shutdown().await;
+    });
 }
 
 #[test]
