@@ -297,6 +297,12 @@ impl Consensus {
         writer::start(&log, &tasks)?;
         join_log_and_checkpoint(&disk, &log, &machine).await?;
 
+        let is_stillborn = !is_tail_lost && log.ends() == (None, None) && identity.is_first_vote();
+        let vote = if is_stillborn {
+            identity.no_vote()
+        } else {
+            identity.vote
+        };
         let network = Network {
             transport,
             timeout: config.election_timeout_min,
@@ -305,7 +311,7 @@ impl Consensus {
             identity.id,
             Arc::new(raft_config(&config, !is_tail_lost)?),
             network.clone(),
-            Storage::new(log.clone(), Some(identity.vote)),
+            Storage::new(log.clone(), Some(vote)),
             machine,
         )
         .await
@@ -361,6 +367,7 @@ impl Consensus {
             disk,
             Arc::clone(&lost_tail),
             may_vote_from,
+            is_stillborn.then_some(identity.vote),
         );
         let member = Member {
             id: identity.id,

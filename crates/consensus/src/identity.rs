@@ -16,6 +16,21 @@ pub(crate) struct Identity {
     pub(crate) vote: Vote,
 }
 
+impl Identity {
+    /// Whether the vote is the one for itself with which a server begins the election right after its bootstrap. If
+    /// the log is empty then, the members never got there, and the vote stands in the way of naming them again.
+    ///
+    /// An election in that term by the same server takes no promise back.
+    pub(crate) fn is_first_vote(&self) -> bool {
+        self.vote.leader_id.term == 1 && self.vote.leader_id.voted_for == self.id
+    }
+
+    /// The vote of a server that never took part.
+    pub(crate) fn no_vote(&self) -> Vote {
+        Vote::new(0, self.id)
+    }
+}
+
 /// The format of everything in the directory.
 const VERSION: u8 = 1;
 

@@ -31,6 +31,8 @@ pub(crate) struct Inbox {
     lost_tail: Arc<LostTail>,
     /// Before this a vote could break a lease that was granted before a restart.
     votes_from: Instant,
+    /// A vote that was given before the start though the library was not told of it: it gives no other in that term.
+    given: Option<Vote>,
     /// The checkpoint that is being received; one at a time.
     incoming: Mutex<Option<Incoming>>,
 }
@@ -51,6 +53,7 @@ impl Inbox {
         disk: Arc<dyn Disk>,
         lost_tail: Arc<LostTail>,
         may_vote_after: Duration,
+        given: Option<Vote>,
     ) -> Self {
         let votes_from = Instant::now() + may_vote_after;
         Self {
@@ -60,6 +63,7 @@ impl Inbox {
             disk,
             lost_tail,
             votes_from,
+            given,
             incoming: Mutex::default(),
         }
     }
@@ -94,6 +98,13 @@ impl Inbox {
             }
             Request::Vote(_) | Request::PreVote(_) if Instant::now() < self.votes_from => {
                 refused("this server has just started and may have granted a lease")
+            }
+            Request::Vote(request)
+                if self
+                    .given
+                    .is_some_and(|given| request.vote.leader_id.term <= given.leader_id.term) =>
+            {
+                refused("this server has voted in this term")
             }
             Request::Vote(request) => match self.raft.vote(request).await {
                 Ok(response) => Response::Vote(response),

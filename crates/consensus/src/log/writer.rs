@@ -215,13 +215,8 @@ impl Writer {
             }
             Operation::CutBehind { keep, done } => (self.cut_behind(keep).await, done),
             Operation::DropThrough { id, done } => (self.drop_through(id).await, done),
-            Operation::Replace { file, bytes, done } => (
-                durable::replace(&*self.log.shared.disk, file, &bytes).await,
-                done,
-            ),
-            Operation::Remove { file, done } => {
-                (durable::remove(&*self.log.shared.disk, file), done)
-            }
+            Operation::Replace { file, bytes, done } => (self.replace(file, &bytes).await, done),
+            Operation::Remove { file, done } => (self.remove(file).await, done),
         };
         match outcome {
             Ok(()) => {
@@ -426,6 +421,18 @@ impl Writer {
             self.pause().await;
             disk.sync_dir()?;
         }
+    }
+
+    /// What was appended before is durable before: a vote speaks of the log that it was given with, and who is told of
+    /// it counts all that came before as written.
+    async fn replace(&mut self, file: &str, bytes: &[u8]) -> io::Result<()> {
+        self.flush().await?;
+        durable::replace(&*self.log.shared.disk, file, bytes).await
+    }
+
+    async fn remove(&mut self, file: &str) -> io::Result<()> {
+        self.flush().await?;
+        durable::remove(&*self.log.shared.disk, file)
     }
 
     /// Begins to zero the next segment, on disks where that takes time and pays off.

@@ -35,7 +35,21 @@ struct Medium {
     durable_directory: BTreeMap<String, u64>,
     changes: Vec<Change>,
     fault: DiskFault,
+    /// The end of this life: after so many more changes, in this way.
+    fuse: Option<(u64, Death)>,
     sync_delay_max: Duration,
+}
+
+/// How a server's life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The process is killed: what was written is there afterwards, synced or not.
+    Killed,
+    /// The plug is pulled, see [`Storage::crash`].
+    PowerLost {
+        /// Whether what wasn't synced may be there in part.
+        may_tear: bool,
+    },
 }
 
 /// What is wrong with the disk.
@@ -87,6 +101,7 @@ impl Storage {
             durable_directory: BTreeMap::new(),
             changes: Vec::new(),
             fault: DiskFault::None,
+            fuse: None,
             sync_delay_max: Duration::from_millis(3),
         };
         Self {
@@ -111,6 +126,16 @@ impl Storage {
     /// sector. Disks attached before are dead.
     pub fn crash(&self, may_tear: bool) {
         self.medium().crash(may_tear);
+    }
+
+    /// Ends this life before the change after so many more: each write, sync, creation, renaming and removal is one.
+    pub fn die_after(&self, changes: u64, death: Death) {
+        self.medium().fuse = Some((changes, death));
+    }
+
+    /// Whether the end that [`die_after`](Self::die_after) set is still to come.
+    pub fn is_to_die(&self) -> bool {
+        self.medium().fuse.is_some()
     }
 
     /// Breaks or mends the disk.
@@ -206,6 +231,24 @@ impl Storage {
 }
 
 impl Medium {
+    /// Something is to be changed. Does the server live to see it?
+    fn burn(&mut self) -> io::Result<()> {
+        match &mut self.fuse {
+            None => return Ok(()),
+            Some((left @ 1.., _)) => {
+                *left -= 1;
+                return Ok(());
+            }
+            Some((0, _)) => {}
+        }
+        match self.fuse.take() {
+            Some((_, Death::PowerLost { may_tear })) => self.crash(may_tear),
+            Some((_, Death::Killed)) => self.life += 1,
+            None => {}
+        }
+        Err(crashed())
+    }
+
     fn crash(&mut self, may_tear: bool) {
         self.life += 1;
         self.fault = DiskFault::None;
@@ -297,18 +340,29 @@ impl SimDisk {
         if medium.life == self.life {
             Ok(medium)
         } else {
-            Err(io::Error::other("the server has crashed"))
+            Err(crashed())
         }
     }
 
+    /// For a change of whatever kind.
+    fn changeable(&self) -> io::Result<MutexGuard<'_, Medium>> {
+        let mut medium = self.medium()?;
+        medium.burn()?;
+        Ok(medium)
+    }
+
     fn writable(&self) -> io::Result<MutexGuard<'_, Medium>> {
-        let medium = self.medium()?;
+        let medium = self.changeable()?;
         if medium.fault == DiskFault::Full {
             Err(io::ErrorKind::StorageFull.into())
         } else {
             Ok(medium)
         }
     }
+}
+
+fn crashed() -> io::Error {
+    io::Error::other("the server has crashed")
 }
 
 fn missing(name: &str) -> io::Error {
@@ -351,14 +405,14 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut medium = self.medium()?;
+        let mut medium = self.changeable()?;
         medium.directory.remove(name).ok_or_else(|| missing(name))?;
         medium.changes.push(Change::Remove(String::from(name)));
         Ok(())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut medium = self.medium()?;
+        let mut medium = self.changeable()?;
         let file = medium.directory.remove(from).ok_or_else(|| missing(from))?;
         medium.directory.insert(String::from(to), file);
         medium.changes.push(Change::Put(String::from(to), file));
@@ -367,7 +421,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let mut medium = self.medium()?;
+        let mut medium = self.changeable()?;
         if medium.fault == DiskFault::SyncFails {
             return Err(io::Error::other("the simulated disk fails"));
         }
@@ -470,7 +524,7 @@ impl File for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         {
-            let medium = self.disk.medium()?;
+            let medium = self.disk.changeable()?;
             medium.trace.event("sync", &[medium.name.as_bytes()]);
             if medium.fault == DiskFault::SyncFails {
                 return Err(io::Error::other("the simulated disk fails"));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 pub use cluster::{Report, Violation, run};
-pub use disk::{DiskFault, SimDisk, Storage};
+pub use disk::{Death, DiskFault, SimDisk, Storage};
 pub use machine::{Ledger, ListMachine};
 pub use network::{SimNetwork, SimTransport};
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consensus::sim::{DiskFault, Ledger, ListMachine, Storage, Trace};
-use consensus::{Config, Consensus, NoTransport, Peer, ProposeError, StartError, State};
+use consensus::sim::{Death, DiskFault, Ledger, ListMachine, Storage, Trace};
+use consensus::{
+    Config, Consensus, MembershipError, NoTransport, Peer, ProposeError, StartError, State,
+};
 
 fn run<T>(life: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -37,14 +39,18 @@ async fn start(storage: &Storage) -> Result<(Consensus, ListMachine), StartError
     Ok((consensus, machine))
 }
 
+async fn bootstrap(consensus: &Consensus) -> Result<(), MembershipError> {
+    let me = Peer {
+        id: consensus.id(),
+        address: String::from("10.0.0.1:1"),
+        name: String::from("one"),
+    };
+    consensus.bootstrap(vec![me]).await
+}
+
 async fn lead(consensus: &Consensus) {
     if !consensus.initialized().await {
-        let me = Peer {
-            id: consensus.id(),
-            address: String::from("10.0.0.1:1"),
-            name: String::from("one"),
-        };
-        consensus.bootstrap(vec![me]).await.unwrap();
+        bootstrap(consensus).await.unwrap();
     }
     consensus
         .leadership()
@@ -342,6 +348,88 @@ fn a_machine_that_cannot_go_on_is_a_failure() {
         assert!(consensus.failed().await.contains("disagree"));
         consensus.shutdown().await;
         first.shutdown().await;
+    });
+}
+
+/// A whole first start, as far as it gets.
+async fn first_start(storage: &Storage) {
+    let Ok((consensus, _)) = start(storage).await else {
+        return;
+    };
+    let patience = Duration::from_secs(5);
+    let first_write = async {
+        if bootstrap(&consensus).await.is_ok() {
+            let mut leadership = consensus.leadership();
+            let led = leadership.wait_for(|leadership| leadership.is_leader);
+            if led.await.is_ok() {
+                let _ = consensus.propose(command(0)).await;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(patience, first_write).await;
+    consensus.shutdown().await;
+}
+
+/// Starts again with the order to bootstrap, as an operator would, and writes.
+async fn second_start(storage: &Storage) {
+    let (consensus, _) = start(storage).await.unwrap();
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, lead(&consensus))
+        .await
+        .expect("nobody is ever elected");
+    consensus.propose(command(1)).await.unwrap();
+    consensus.shutdown().await;
+}
+
+#[test]
+fn a_first_start_that_ends_anywhere_can_be_repeated() {
+    let deaths = [
+        Death::Killed,
+        Death::PowerLost { may_tear: false },
+        Death::PowerLost { may_tear: true },
+    ];
+    for death in deaths {
+        for seed in 0..4 {
+            let mut changes = 0;
+            loop {
+                let lived = run(async {
+                    let storage = Storage::new("disk", seed, Trace::begin());
+                    storage.die_after(changes, death);
+                    first_start(&storage).await;
+                    if storage.is_to_die() {
+                        return true;
+                    }
+                    println!("{death:?} before change {changes}, seed {seed}");
+                    second_start(&storage).await;
+                    false
+                });
+                if lived {
+                    break;
+                }
+                changes += 1;
+            }
+            assert!(changes > 15, "only {changes} changes");
+        }
+    }
+}
+
+#[test]
+fn a_vote_without_the_members_it_was_given_by_is_no_dead_end() {
+    // Earlier releases could leave a directory with the vote for itself and an empty log.
+    run(async {
+        let storage = Storage::new("disk", 1, Trace::begin());
+        let (consensus, _) = start(&storage).await.unwrap();
+        consensus.shutdown().await;
+        let empty = storage.fork();
+        let (consensus, _) = start(&storage).await.unwrap();
+        lead(&consensus).await;
+        consensus.shutdown().await;
+        let vote = storage.read("vote").unwrap();
+        assert_ne!(empty.read("vote").unwrap(), vote);
+        let disk = empty.attach();
+        let file = consensus::Disk::create(&disk, "vote").unwrap();
+        file.write_at(0, &vote).unwrap();
+        second_start(&empty).await;
     });
 }
 
