@@ -3,9 +3,10 @@
 use futures::StreamExt;
 use rpc::{ByteSender, RestoreOptions, SaveOptions, StreamError, byte_stream};
 
-use crate::call::{Answer, Call, with_meta};
+use crate::call::{Answer, Call, json, with_meta};
 use crate::error::{failed, refused};
 use crate::http::{Body, Response, StatusCode};
+use crate::json::{Encode, object};
 
 /// Takes a snapshot and sends it.
 pub(crate) fn save(call: Call<'_>) -> Result<Answer, Response> {
@@ -35,10 +36,12 @@ pub(crate) fn restore(call: Call<'_>) -> Result<Answer, Response> {
     if call.query.has("stale") {
         return Err(refused("stale not allowed for restore"));
     }
+    let skip_unknown = call.query.has("skip-unknown");
+    let pretty = call.pretty();
     let options = RestoreOptions {
         token: call.token(),
         datacenter: call.datacenter(),
-        skip_unknown: call.query.has("skip-unknown"),
+        skip_unknown,
     };
     let cluster = call.api.cluster.clone();
     Ok(Answer::soon(async move {
@@ -50,9 +53,35 @@ pub(crate) fn restore(call: Call<'_>) -> Result<Answer, Response> {
             futures::future::Either::Left((outcome, _)) => outcome,
             futures::future::Either::Right(((), restore)) => restore.await,
         };
-        outcome.map_err(|error| failed(&error))?;
-        Ok(Response::new(StatusCode::OK))
+        let restored = outcome.map_err(|error| failed(&error))?;
+        if !skip_unknown {
+            return Ok(Response::new(StatusCode::OK));
+        }
+        Ok(json(&Skipped(&restored.skipped), pretty))
     }))
+}
+
+/// What was left out, for those who asked for it; the original's answer to a restore is empty.
+struct Skipped<'a>(&'a [(String, u64)]);
+
+impl Encode for Skipped<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let kinds: Vec<SkippedKind<'_>> = self.0.iter().map(SkippedKind).collect();
+        object(out, |o| {
+            o.field("Skipped", &kinds);
+        });
+    }
+}
+
+struct SkippedKind<'a>(&'a (String, u64));
+
+impl Encode for SkippedKind<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, count) = self.0;
+        object(out, |o| {
+            o.field("Type", kind.as_str()).field("Count", count);
+        });
+    }
 }
 
 /// Hands the body over, piece by piece, until it ends or nobody wants more.

@@ -33,4 +33,4 @@ pub use error::Error;
 pub use kv::{DeleteCondition, KvPair, KvPut, PutCondition};
 pub use options::{Answer, Consistency, Meta, QueryOptions, Wait, WriteOptions};
 pub use request::{Client, Config, Credentials};
-pub use snapshot::{RestoreOptions, SnapshotDownload};
+pub use snapshot::{RestoreOptions, Skipped, SnapshotDownload};

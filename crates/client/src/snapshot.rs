@@ -18,6 +18,22 @@ pub struct SnapshotDownload {
     response: Response,
 }
 
+/// Records that a restore left out, on request.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Skipped {
+    /// Of which type.
+    pub r#type: String,
+    /// How many.
+    pub count: u64,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Restored {
+    skipped: Vec<Skipped>,
+}
+
 /// How a restore is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreOptions {
@@ -62,7 +78,7 @@ impl Client {
         &self,
         archive: S,
         options: &RestoreOptions,
-    ) -> Result<(), Error>
+    ) -> Result<Vec<Skipped>, Error>
     where
         S: TryStream<Ok = Bytes, Error = io::Error> + Send + 'static,
     {
@@ -73,6 +89,17 @@ impl Client {
         if options.skip_unknown {
             question = question.parameter("skip-unknown", "");
         }
-        self.send_ok(question).await.map(drop)
+        let response = self.send_ok(question).await?;
+        if !options.skip_unknown {
+            return Ok(Vec::new());
+        }
+        // A server of the original answers nothing; it knows no such option and skips nothing.
+        let body = self.bytes(response).await?;
+        if body.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answer: Restored =
+            serde_json::from_slice(&body).map_err(|why| Error::Decode(why.to_string()))?;
+        Ok(answer.skipped)
     }
 }

@@ -15,7 +15,7 @@ use crate::config::LogLevel;
 /// How many bytes of log wait for the banner to be printed; what comes beyond that is dropped.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
-/// Libraries that log what only their authors need, unless everything is asked for.
+/// Libraries that log what only their authors need, warnings about ordinary elections among it, unless everything is asked for.
 const QUIET: [&str; 3] = ["openraft", "hyper", "reqwest"];
 
 /// The end of the log that the program holds: lines wait until the banner was printed.
@@ -70,9 +70,9 @@ fn print(text: &str) {
 fn filter(level: LogLevel) -> Targets {
     let (level, libraries) = match level {
         LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
-        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
-        LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
-        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::ERROR),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::ERROR),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::ERROR),
         LogLevel::Err => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
     Targets::new()

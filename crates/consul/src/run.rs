@@ -22,6 +22,9 @@ use crate::release;
 /// The exit status of an agent that was told to stop without leaving, as the original has it.
 const STOPPED: u8 = 1;
 
+/// The exit status of an agent that has left.
+const LEFT: u8 = 0;
+
 /// Runs an agent until it is told to stop, and returns the exit status.
 ///
 /// # Errors
@@ -97,19 +100,59 @@ async fn run(settings: &Settings, log: &Log) -> anyhow::Result<u8> {
         }
     };
     let mut serving = pin!(engine.serve(listeners, until));
-    let served = tokio::select! {
+    let end = tokio::select! {
         biased;
-        () = signals.stop() => {
-            stop.send_replace(true);
-            serving.await
-        }
-        served = &mut serving => served,
+        signal = signals.stop() => End::Signal(signal),
+        reason = server.consensus().failed() => End::Failed(reason),
+        served = &mut serving => End::Served(served),
     };
     stop.send_replace(true);
-    helpers.join();
-    server.shutdown().await;
-    served.context("serving HTTP")?;
-    Ok(STOPPED)
+    let orderly = async {
+        if !matches!(end, End::Served(_)) {
+            serving.await.context("serving HTTP")?;
+        }
+        // Not on this thread, which still has to carry out what the helpers are waiting for.
+        let joined = tokio::task::spawn_blocking(move || helpers.join()).await;
+        joined.context("waiting for the threads that serve HTTP")?;
+        server.shutdown().await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        biased;
+        ended = orderly => ended?,
+        // Who asks twice wants it now; what was acknowledged is on disk.
+        _ = signals.stop() => return Ok(STOPPED),
+    }
+    match end {
+        End::Signal(signal) if leaves(settings, signal) => Ok(LEFT),
+        End::Signal(_) => Ok(STOPPED),
+        End::Failed(reason) => Err(anyhow::anyhow!("this server had to stop: {reason}")),
+        End::Served(served) => {
+            served.context("serving HTTP")?;
+            Ok(STOPPED)
+        }
+    }
+}
+
+/// Why an agent ends.
+enum End {
+    Signal(Stop),
+    /// The log or the state failed; a supervisor should start the agent anew.
+    Failed(String),
+    Served(std::io::Result<()>),
+}
+
+/// Whether this signal is a wish to leave the cluster rather than just to stop.
+fn leaves(settings: &Settings, signal: Stop) -> bool {
+    let leaves = match signal {
+        Stop::Interrupt => !settings.skip_leave_on_interrupt,
+        Stop::Terminate => settings.leave_on_terminate,
+    };
+    if leaves {
+        // A server that is alone has nobody to say good-bye to.
+        say("==> Gracefully shutting down agent...");
+    }
+    leaves
 }
 
 async fn start_server(settings: &Settings) -> anyhow::Result<Server> {
@@ -170,8 +213,9 @@ async fn start_server(settings: &Settings) -> anyhow::Result<Server> {
     )
     .await?;
     if !bootstrap && !server.consensus().initialized().await {
-        tracing::warn!(
-            "this server is new and was not told to elect itself: it waits for others, which this version doesn't look for; use -bootstrap"
+        server.shutdown().await;
+        anyhow::bail!(
+            "this server is new and was not told to elect itself, and this version does not look for others: start it with -bootstrap"
         );
     }
     Ok(server)
@@ -480,6 +524,14 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
+    dump: tokio::signal::unix::Signal,
+}
+
+/// A signal that asks the agent to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Interrupt,
+    Terminate,
 }
 
 impl Signals {
@@ -488,23 +540,32 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
+            dump: signal(SignalKind::user_defined1())?,
         })
     }
 
     /// Returns when the agent is to stop.
-    async fn stop(&mut self) {
+    async fn stop(&mut self) -> Stop {
         loop {
-            let name = tokio::select! {
+            tokio::select! {
                 biased;
-                _ = self.interrupt.recv() => "interrupt",
-                _ = self.terminate.recv() => "terminated",
-                _ = self.hang_up.recv() => {
-                    tracing::warn!("a hang-up asks for the configuration to be read again, which this version does only at its start");
-                    continue;
+                _ = self.interrupt.recv() => {
+                    say("==> Caught signal: interrupt");
+                    return Stop::Interrupt;
                 }
-            };
-            say(&format!("==> Caught signal: {name}"));
-            return;
+                _ = self.terminate.recv() => {
+                    say("==> Caught signal: terminated");
+                    return Stop::Terminate;
+                }
+                _ = self.hang_up.recv() => {
+                    say("==> Caught signal: hangup");
+                    tracing::warn!("this version reads its configuration only when it starts; nothing was reloaded");
+                }
+                _ = self.dump.recv() => {
+                    say("==> Caught signal: user defined signal 1");
+                    tracing::warn!("this version has no metrics to dump");
+                }
+            }
         }
     }
 }

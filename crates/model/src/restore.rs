@@ -11,6 +11,9 @@ use crate::Index;
 /// The most bytes of records in one chunk, unless a single record is larger.
 pub const RESTORE_CHUNK_MAX: usize = 1024 * 1024;
 
+/// The largest record that can be restored, in bytes: it has to fit into one entry of the log.
+pub const RESTORE_RECORD_MAX: usize = 3 * 1024 * 1024;
+
 /// How long a restore may stay open, in milliseconds of the log's own clock.
 pub const RESTORE_OPEN_MAX_MS: u64 = 10 * 60 * 1000;
 

@@ -87,6 +87,13 @@ pub struct Answered<A> {
     pub meta: Meta,
 }
 
+/// What a restore left out, on request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restored {
+    /// Kinds of records that there is no table for, and how many of each were skipped.
+    pub skipped: Vec<(String, u64)>,
+}
+
 /// A snapshot on its way.
 #[derive(Debug)]
 pub struct Save {
@@ -129,7 +136,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         options: RestoreOptions,
         archive: ByteStream,
-    ) -> BoxFuture<'static, Result<(), Error>>;
+    ) -> BoxFuture<'static, Result<Restored, Error>>;
 
     /// Who leads and who votes, without asking the leader.
     fn peers(&self) -> Peers;
@@ -189,7 +196,11 @@ impl Cluster {
     ///
     /// # Errors
     /// What is wrong with the archive, in which case nothing was changed, or what the servers say.
-    pub async fn restore(&self, options: RestoreOptions, archive: ByteStream) -> Result<(), Error> {
+    pub async fn restore(
+        &self,
+        options: RestoreOptions,
+        archive: ByteStream,
+    ) -> Result<Restored, Error> {
         self.0.restore(options, archive).await
     }
 

@@ -10,7 +10,7 @@ mod cluster;
 mod stream;
 
 pub use cluster::{
-    Answered, Backend, Cluster, Consistency, Meta, Peers, ReadOptions, RestoreOptions, Save,
-    SaveOptions, WriteOptions,
+    Answered, Backend, Cluster, Consistency, Meta, Peers, ReadOptions, RestoreOptions, Restored,
+    Save, SaveOptions, WriteOptions,
 };
 pub use stream::{Bodies, ByteSender, ByteStream, StreamError, byte_stream};

@@ -11,12 +11,13 @@ use model::{Answer, Command, Error, Question, Reply};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rpc::{
-    Answered, Backend, ByteStream, Cluster, Peers, ReadOptions, RestoreOptions, Save, SaveOptions,
-    WriteOptions,
+    Answered, Backend, ByteStream, Cluster, Peers, ReadOptions, RestoreOptions, Restored, Save,
+    SaveOptions, WriteOptions,
 };
 use store::{Shared, Store};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::machine::Machine;
@@ -75,10 +76,17 @@ pub(crate) struct Core {
     /// Wakes those who are held, in the order in which they came (a `watch` would draw lots).
     became_ready: Notify,
     pub(crate) replaced: watch::Receiver<u64>,
+    /// How many uploaded snapshots may be checked at the same time.
+    pub(crate) uploads: Semaphore,
     /// One restore at a time: a second would only drop the first.
     pub(crate) restoring: Mutex<()>,
     chance: std::sync::Mutex<StdRng>,
+    /// The latest time that went into the log from here or was found there, and when that was.
+    time: std::sync::Mutex<(u64, Instant)>,
 }
+
+/// Each holds a file of the size of its state.
+const UPLOADS_MAX: usize = 4;
 
 impl Core {
     /// A new random id.
@@ -89,6 +97,29 @@ impl Core {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .fill_bytes(&mut bytes);
         uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// The time to write into the log, in milliseconds since 1970.
+    ///
+    /// A wall clock that was once far ahead has left its time in the log, where time can't go back; it must not stand
+    /// still either until the true time catches up, or nothing that waits for a moment would ever end.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.pass_time(self.clock.now_ms())
+    }
+
+    /// Moves the time on to `ms`, or to where it has come by itself if that is later.
+    fn pass_time(&self, ms: u64) -> u64 {
+        let mut time = self
+            .time
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (last_ms, last) = *time;
+        let elapsed = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let by_itself = last_ms.saturating_add(elapsed);
+        if ms > by_itself {
+            *time = (ms, Instant::now());
+        }
+        ms.max(by_itself)
     }
 
     /// Whether this server leads and has caught up with what was committed before it led.
@@ -103,6 +134,7 @@ impl Core {
 
     /// Says that this server has caught up in `term`; 0 that it has not.
     pub(crate) fn set_ready(&self, term: u64) {
+        self.pass_time(self.shared.view().clock_ms());
         self.ready.store(term, Ordering::Release);
         self.became_ready.notify_waiters();
     }
@@ -192,7 +224,9 @@ impl Server {
             ready: AtomicU64::new(0),
             became_ready: Notify::new(),
             replaced: replacements,
+            uploads: Semaphore::new(UPLOADS_MAX),
             restoring: Mutex::new(()),
+            time: std::sync::Mutex::new((0, Instant::now())),
             chance: std::sync::Mutex::new(chance),
         });
         let (shutdown, stop) = watch::channel(false);
@@ -277,7 +311,7 @@ impl Backend for InProcess {
         &self,
         options: RestoreOptions,
         archive: ByteStream,
-    ) -> BoxFuture<'static, Result<(), Error>> {
+    ) -> BoxFuture<'static, Result<Restored, Error>> {
         let core = Arc::clone(&self.0);
         Box::pin(async move { restore::restore(&core, options, archive).await })
     }

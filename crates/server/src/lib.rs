@@ -1,6 +1,6 @@
 //! What makes a member a server: it answers questions and carries out commands.
 //!
-//! This is the only crate that sees both the state (`store`) and the log (`consensus`), and the two places where forwarding, access control, blocking and consistency happen: [`read`](mod@read) and [`write`](mod@write).
+//! This is the only crate that sees both the state (`store`) and the log (`consensus`), and the two places where forwarding, access control, blocking and consistency happen: `read.rs` and `write.rs`.
 //! It knows neither HTTP nor DNS.
 //!
 //! Start with [`Server`]; then `write.rs` and `read.rs`, each one pipeline told from top to bottom.

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use model::{Command, Error, Index, Need, RestoreBegin, RestoreChunk, RestoreCommit};
-use rpc::{ByteStream, RestoreOptions};
-use store::archive::{Chunks, TypeName, Unknown, Verified};
+use rpc::{ByteStream, RestoreOptions, Restored};
+use store::archive::{Chunks, Refusal, StateError, TypeName, Unknown, Verified, is_later};
+use uuid::Uuid;
 use wire::archive;
 
 use crate::access::authorise;
@@ -23,7 +24,7 @@ pub(crate) async fn restore(
     core: &Core,
     options: RestoreOptions,
     archive: ByteStream,
-) -> Result<(), Error> {
+) -> Result<Restored, Error> {
     core.route(&options.datacenter)?;
     // Unlike other requests, the original doesn't hold restores while there is no leader.
     if !core.leads() {
@@ -35,9 +36,9 @@ pub(crate) async fn restore(
         &options.token,
         Need::Management,
     )?;
-    let Ok(_one_at_a_time) = core.restoring.try_lock() else {
+    let Ok(_slot) = core.uploads.try_acquire() else {
         return Err(Error::Unavailable(
-            "another restore is under way; wait until it is done".to_owned(),
+            "too many snapshots are being uploaded at the same time; try again later".to_owned(),
         ));
     };
 
@@ -70,19 +71,47 @@ pub(crate) async fn restore(
             TypeName(*kind)
         );
     }
-    send(core, checked).await
+    // Only now, so that a slow upload is in nobody's way.
+    let Ok(_one_at_a_time) = core.restoring.try_lock() else {
+        return Err(Error::Unavailable(
+            "another restore is under way; wait until it is done".to_owned(),
+        ));
+    };
+    let skipped = &checked.verified.skipped;
+    let skipped = skipped
+        .iter()
+        .map(|(kind, tally)| (TypeName(*kind).to_string(), tally.count));
+    let restored = Restored {
+        skipped: skipped.collect(),
+    };
+    let id = core.draw_id();
+    let sent = send(core, id, checked).await;
+    if sent.is_err() {
+        give_up(core).await;
+    }
+    sent.map(|()| restored)
+}
+
+/// Makes sure that no half of a restore stays open: a commit of another one drops it on all servers.
+async fn give_up(core: &Core) {
+    let nothing = RestoreCommit {
+        id: Uuid::nil(),
+        chunks: 0,
+        hash: [0; 32],
+    };
+    // It is refused, as it should be. If it can't be written, the next leader's first entry does the same.
+    let _ = propose(core, Command::RestoreCommit(nothing)).await;
 }
 
 /// Proposes a restore: begin, chunks, commit.
 ///
-/// If it breaks off before the commit, the open restore goes away by itself.
-async fn send(core: &Core, checked: Checked) -> Result<(), Error> {
+/// If it breaks off before the commit, nothing has changed.
+async fn send(core: &Core, id: Uuid, checked: Checked) -> Result<(), Error> {
     let Checked {
         state,
         snapshot_index,
         verified,
     } = checked;
-    let id = core.draw_id();
     let begin = RestoreBegin {
         id,
         last_index: verified.last_index,
@@ -150,7 +179,13 @@ fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked
         ))
     };
     let mut state = tempfile::tempfile_in(scratch).map_err(failed)?;
-    let mut out = BufWriter::new(&mut state);
+    let mut out = BufWriter::with_capacity(
+        READ_SIZE,
+        Reserving {
+            file: &mut state,
+            unchecked: 0,
+        },
+    );
     let contents =
         archive::unpack(archive, &mut out).map_err(|error| Error::Invalid(error.to_string()))?;
     out.flush().map_err(failed)?;
@@ -161,8 +196,13 @@ fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked
     state.rewind().map_err(failed)?;
     let verified = store::archive::verify(BufReader::with_capacity(READ_SIZE, &mut state), unknown)
         .map_err(|error| {
+            let hint = if is_of_a_later_release(&error) {
+                "; what there is no table for can be left out with -skip-unknown (over HTTP ?skip-unknown)"
+            } else {
+                ""
+            };
             Error::Invalid(format!(
-                "Raft error when restoring snapshot: failed to restore snapshot: {error}"
+                "Raft error when restoring snapshot: failed to restore snapshot: {error}{hint}"
             ))
         })?;
     state.rewind().map_err(failed)?;
@@ -171,6 +211,42 @@ fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked
         snapshot_index: meta.index,
         verified,
     })
+}
+
+fn is_of_a_later_release(error: &StateError) -> bool {
+    matches!(error, StateError::Refused { refusal: Refusal::Unrecognized(kind), .. } if is_later(*kind))
+}
+
+/// Room on the disk that an upload must leave: the log lives there too, and a server that can't write it has to stop.
+const FREE_MIN: u64 = 256 * 1024 * 1024;
+
+/// How many bytes are written between two looks at the room.
+const LOOK_EVERY: u64 = 16 * 1024 * 1024;
+
+/// A file that is written to while there is room: a small archive may hold a very large state.
+struct Reserving<'a> {
+    file: &'a mut File,
+    unchecked: u64,
+}
+
+impl Write for Reserving<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unchecked += bytes.len() as u64;
+        if self.unchecked > LOOK_EVERY {
+            self.unchecked = 0;
+            let room = rustix::fs::fstatvfs(&*self.file)?;
+            if room.f_bavail.saturating_mul(room.f_frsize) < FREE_MIN {
+                return Err(io::Error::other(
+                    "no room on the disk to check the snapshot",
+                ));
+            }
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// The uploaded archive as something to read from.

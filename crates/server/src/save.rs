@@ -46,7 +46,7 @@ pub(crate) async fn save(core: &Core, options: SaveOptions) -> Result<Save, Erro
             piece: Vec::with_capacity(PIECE),
         };
         if let Err(error) = job.write(&mut out) {
-            tracing::error!("cannot finish a snapshot: {error}");
+            tracing::warn!("a snapshot was not finished: {error}");
             out.sender
                 .blocking_send(Err(StreamError(error.to_string())));
         }

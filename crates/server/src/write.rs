@@ -45,7 +45,7 @@ pub(crate) async fn write(
 /// It is proposed again only if it provably reached no log.
 pub(crate) async fn propose(core: &Core, command: Command) -> Result<Reply, Error> {
     let entry = Entry {
-        at_ms: core.clock.now_ms(),
+        at_ms: core.now_ms(),
         command,
     };
     let bytes = wire::compact::to_vec(&entry)

@@ -6,7 +6,7 @@
 //!
 //! On disk: frames with checksums ([`wire::frame`]); inside of them, cut without regard to where a frame ends, a header and records of a type byte and a value in [`wire::compact`].
 //! The last record says how many there were, since a file that ends between two frames looks whole.
-//! A change of any of it, or of a `model` type that stands in a row, needs a new [`VERSION`], and a reader for the old one.
+//! A change of any of it, or of a `model` type that stands in a row, needs a new `VERSION`, and a reader for the old one.
 
 use std::io::{self, BufReader, Read, Write};
 

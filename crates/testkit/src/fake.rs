@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use model::{Answer, Command, Error, Question, Reply};
 use rpc::{
-    Answered, Backend, ByteStream, Cluster, Meta, Peers, ReadOptions, RestoreOptions, Save,
-    SaveOptions, StreamError, WriteOptions, byte_stream,
+    Answered, Backend, ByteStream, Cluster, Meta, Peers, ReadOptions, RestoreOptions, Restored,
+    Save, SaveOptions, StreamError, WriteOptions, byte_stream,
 };
 
 /// A cluster that is made up.
@@ -34,7 +34,7 @@ pub enum Fake {
     /// To the wish for a snapshot: these pieces, and then perhaps a failure.
     Save(Meta, Vec<Result<Bytes, StreamError>>),
     /// To a restore, once the archive was read to its end.
-    Restored,
+    Restored(Restored),
     /// To anything; a restore gets it before its archive is read.
     Error(Error),
     /// What follows comes only when it was asked for a second time.
@@ -167,7 +167,7 @@ impl Backend for FakeCluster {
         &self,
         options: RestoreOptions,
         mut archive: ByteStream,
-    ) -> BoxFuture<'static, Result<(), Error>> {
+    ) -> BoxFuture<'static, Result<Restored, Error>> {
         let fake = self.clone();
         Box::pin(async move {
             let refuses = matches!(fake.state().answers.front(), Some(Fake::Error(_)));
@@ -185,7 +185,7 @@ impl Backend for FakeCluster {
                 .next(Asked::Restore(options, read.map(Bytes::from)))
                 .await
             {
-                Fake::Restored => Ok(()),
+                Fake::Restored(restored) => Ok(restored),
                 Fake::Error(error) => Err(error),
                 other => Err(unfit(&other)),
             }

@@ -20,7 +20,13 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
         "wait" => return Fake::Wait,
         "error" => return Fake::Error(error(rest)),
         "reply" => return Fake::Reply(reply(rest)),
-        "restored" => return Fake::Restored,
+        "restored" => {
+            let skipped = rest
+                .split_whitespace()
+                .map(|kind| (kind.to_owned(), 3))
+                .collect();
+            return Fake::Restored(rpc::Restored { skipped });
+        }
         "archive" => return Fake::Save(*meta, archive(rest)),
         "key" => Answer::KvGet(key(rest)),
         "entries" => Answer::KvList(rest.split_whitespace().filter_map(key).collect()),

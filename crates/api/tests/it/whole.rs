@@ -97,7 +97,7 @@ async fn a_head_has_the_headers_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_streams_in_and_out() {
     let fake = FakeCluster::new();
-    fake.answer(Fake::Restored);
+    fake.answer(Fake::Restored(rpc::Restored::default()));
     let archive = vec![b'x'; 300_000];
     let head = format!(
         "PUT /v1/snapshot HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -117,7 +117,7 @@ async fn a_snapshot_streams_in_and_out() {
     assert_eq!(fake.asked().len(), 1);
 
     // Broken off by the client: the cluster must not take the half for the whole.
-    fake.answer(Fake::Restored);
+    fake.answer(Fake::Restored(rpc::Restored::default()));
     let service = api::service(fake.cluster(), given::agent(), api::Config::default());
     let engine = Engine::new(service, Config::default());
     let (mut ours, theirs) = tokio::io::duplex(1 << 20);

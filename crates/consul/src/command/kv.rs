@@ -347,8 +347,13 @@ struct Exported {
     key: String,
     #[serde(alias = "Flags", default)]
     flags: u64,
-    #[serde(alias = "Value", default)]
+    #[serde(alias = "Value", default, deserialize_with = "null_is_empty")]
     value: String,
+}
+
+/// The HTTP interface shows an empty value as `null`, so lists made from its answers have it too.
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
 pub(super) fn export(parsed: &Parsed, console: &mut Console<'_>) -> u8 {

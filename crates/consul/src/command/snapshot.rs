@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use backup::{KeyDetails, Options, Report, Tally};
 use bytes::{Bytes, BytesMut};
-use client::{Client, RestoreOptions, SnapshotDownload};
+use client::{Client, RestoreOptions, Skipped, SnapshotDownload};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -248,8 +248,11 @@ pub(super) fn restore(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
         }
     });
     match outcome {
-        Ok(()) => {
+        Ok(skipped) => {
             console.say("Restored snapshot");
+            for Skipped { r#type, count } in skipped {
+                console.say(format_args!("Skipped {count} records of type {type}", type = r#type));
+            }
             OK
         }
         Err(why) => http::failed(console, why),
@@ -261,7 +264,7 @@ async fn restore_from(
     client: &Client,
     options: &RestoreOptions,
     mut progress: Progress,
-) -> Result<(), String> {
+) -> Result<Vec<Skipped>, String> {
     const PIECE_SIZE: usize = 64 << 10;
     // A few pieces keep the connection busy; reading waits when they are not taken.
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);
@@ -293,7 +296,9 @@ async fn restore_from(
 }
 
 pub(super) fn inspect(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
-    let keys = parsed.switch("kvdetails").then(|| KeyDetails {
+    // Who names a prefix wants to see the keys.
+    let wants_keys = parsed.switch("kvdetails") || !parsed.text("kvfilter").is_empty();
+    let keys = wants_keys.then(|| KeyDetails {
         depth: usize::try_from(parsed.uint("kvdepth")).unwrap_or(usize::MAX),
         filter: parsed.text("kvfilter").as_bytes().to_vec(),
     });

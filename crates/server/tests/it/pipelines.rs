@@ -1,13 +1,16 @@
 //! Writes, reads, waits, and who may.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use model::{
     AclInfo, AclList, AclToken, CatalogNode, Check, Command, Deregister, Deregistration, Error,
-    HealthNode, KvGet, KvList, MANAGEMENT, Node, PreparedQuery, QueryService, QuerySet,
-    Registration, Reply, Session, SessionInfo, Text, parse_uuid,
+    HealthNode, KvGet, KvList, KvOp, KvVerb, MANAGEMENT, Node, PreparedQuery, QueryService,
+    QuerySet, Registration, Reply, Session, SessionInfo, Text, parse_uuid,
 };
 use rpc::{ReadOptions, SaveOptions, WriteOptions};
+use server::WallClock;
 use tokio::time::Instant;
 
 use crate::setup::{Alone, config, set};
@@ -357,4 +360,73 @@ async fn what_the_catalog_refuses_is_not_told() {
             .answer,
         None
     );
+}
+
+/// A clock that was once a century ahead, until somebody set it right.
+#[derive(Default)]
+struct OnceWrong(AtomicU64);
+
+impl WallClock for OnceWrong {
+    fn now_ms(&self) -> u64 {
+        const NOW: u64 = 1_800_000_000_000;
+        const CENTURY: u64 = 100 * 365 * 24 * 3600 * 1000;
+        if self.0.fetch_add(1, Ordering::Relaxed) < 2 {
+            NOW + CENTURY
+        } else {
+            NOW
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_once_ahead_does_not_stop_time() {
+    let server = Alone::start_by(config("one"), Arc::new(OnceWrong::default())).await;
+    server
+        .wait(
+            CatalogNode {
+                node: Text::from("one"),
+            },
+            1,
+            LONG,
+        )
+        .await;
+    server.put("some", "entries").await;
+    server.put("some", "more").await;
+    let create = || async {
+        let session = Session {
+            node: Text::from("one"),
+            lock_delay: 15_000_000_000,
+            ..Session::default()
+        };
+        match server
+            .write(Command::SessionCreate(Box::new(session)))
+            .await
+        {
+            Ok(Reply::Id(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    };
+    let lock = |id: Text| {
+        let op = KvOp {
+            verb: KvVerb::Lock(id),
+            key: Text::from("lock"),
+            value: Text::default(),
+            flags: 0,
+        };
+        server.write(Command::Kv(op))
+    };
+    // From here on this server leads by a log whose clock is far ahead of the wall's.
+    let (first, second) = (create().await, create().await);
+    assert_eq!(lock(first.clone()).await, Ok(Reply::Applied(true)));
+    server
+        .write(Command::SessionDestroy(parse_uuid(&first).unwrap()))
+        .await
+        .unwrap();
+    assert_eq!(
+        lock(second.clone()).await,
+        Ok(Reply::Applied(false)),
+        "the lock-delay holds"
+    );
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    assert_eq!(lock(second).await, Ok(Reply::Applied(true)), "and ends");
 }

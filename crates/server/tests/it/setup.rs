@@ -7,10 +7,10 @@ use std::time::Duration;
 use consensus::MemoryDisk;
 use model::{Ask, Command, Error, Index, KvOp, KvVerb, Reply, Text};
 use rpc::{
-    Answered, ByteStream, Cluster, ReadOptions, RestoreOptions, SaveOptions, WriteOptions,
-    byte_stream,
+    Answered, ByteStream, Cluster, ReadOptions, RestoreOptions, Restored, SaveOptions,
+    WriteOptions, byte_stream,
 };
-use server::{Config, NoPeers, Server, SystemClock};
+use server::{Config, NoPeers, Server, SystemClock, WallClock};
 
 /// A server and the way to ask it.
 pub(crate) struct Alone {
@@ -39,22 +39,20 @@ pub(crate) fn config(node: &str) -> Config {
 
 impl Alone {
     pub(crate) async fn start(config: Config) -> Self {
+        Self::start_by(config, Arc::new(SystemClock)).await
+    }
+
+    /// The same by another clock on the wall.
+    pub(crate) async fn start_by(config: Config, clock: Arc<dyn WallClock>) -> Self {
         let log = consensus::Config {
             id: 1,
             address: config.raft_address(),
             ..consensus::Config::default()
         };
         let disk = Arc::new(MemoryDisk::new());
-        let server = Server::start(
-            config,
-            log,
-            disk,
-            Arc::new(NoPeers),
-            Arc::new(SystemClock),
-            true,
-        )
-        .await
-        .unwrap();
+        let server = Server::start(config, log, disk, Arc::new(NoPeers), clock, true)
+            .await
+            .unwrap();
         server
             .wait_for_leader(Duration::from_secs(60))
             .await
@@ -92,7 +90,7 @@ impl Alone {
         assert_eq!(self.write(set(key, value)).await, Ok(Reply::Applied(true)));
     }
 
-    pub(crate) async fn restore(&self, archive: &[u8]) -> Result<(), Error> {
+    pub(crate) async fn restore(&self, archive: &[u8]) -> Result<Restored, Error> {
         self.cluster
             .restore(RestoreOptions::default(), stream(archive.to_vec()))
             .await

@@ -476,7 +476,7 @@ async fn restore_on(world: Shared, mut chance: StdRng) {
         let done = timeout(PATIENCE, restore).await;
         let mut world = world.lock().unwrap();
         match done {
-            Ok(Ok(())) => {
+            Ok(Ok(_)) => {
                 world.restored += 1;
                 world.restores.push((began, Instant::now()));
             }

@@ -271,3 +271,60 @@ async fn read_until(
     }
     seen
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upload_is_in_nobodys_way() {
+    let server = Alone::start(config("one")).await;
+    let (_never_ends, archive) = rpc::byte_stream();
+    let slow = tokio::spawn({
+        let cluster = server.cluster.clone();
+        async move {
+            cluster
+                .restore(rpc::RestoreOptions::default(), archive)
+                .await
+        }
+    });
+    tokio::task::yield_now().await;
+    server.restore(&fixture("empty.snap")).await.unwrap();
+    drop(_never_ends);
+    assert!(slow.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_fits_into_no_entry_is_named() {
+    let server = Alone::start(config("one")).await;
+    server.put("was-here", "x").await;
+    let error = server
+        .restore(&generation(1, 1, 4 << 20))
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("record 1, type KVS") && text.contains("3145728"),
+        "{text}"
+    );
+    assert!(server.ask(key("was-here")).await.answer.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_a_later_release_learns_of_the_switch() {
+    let server = Alone::start(config("one")).await;
+    let error = server
+        .restore(&fixture("from-1.4.0.snap"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("-skip-unknown"), "{error}");
+    let options = rpc::RestoreOptions {
+        skip_unknown: true,
+        ..rpc::RestoreOptions::default()
+    };
+    let archive = crate::setup::stream(fixture("from-1.4.0.snap"));
+    let restored = server.cluster.restore(options, archive).await.unwrap();
+    assert!(
+        restored
+            .skipped
+            .iter()
+            .any(|(kind, count)| kind == "ACLToken" && *count > 0),
+        "{restored:?}"
+    );
+}

@@ -4,7 +4,7 @@
 //! This is the encoding for people: it is what a real cluster restores, and it loses what only we keep (deadlines, last changes, catalog indexes).
 //! What must come back exactly is in a [checkpoint](crate::checkpoint).
 //!
-//! Saving is [`size`], then [`write`], over the same frozen view.
+//! Saving is [`size`], then [`write()`], over the same frozen view.
 //! Restoring is [`verify`] over the file, then [`Chunks`] over it again, and on every server a [`Loader`] that the chunks go to.
 //! A new kind of record is a file here with its `encode` and `decode`, a variant of [`Kind`], and what the compiler then asks for.
 
@@ -64,7 +64,7 @@ pub fn write(view: &View, out: &mut impl Write) -> io::Result<u64> {
     Ok(written + gathered.len() as u64)
 }
 
-/// How many bytes [`write`] will write: the archive's metadata and tar header say so before the first of them.
+/// How many bytes [`write()`] will write: the archive's metadata and tar header say so before the first of them.
 pub fn size(view: &View) -> u64 {
     let mut size = 0;
     let mut record = Vec::new();

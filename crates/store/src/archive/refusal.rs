@@ -1,5 +1,6 @@
 //! Why a record is refused, in words close to those with which the original dies of it.
 
+use model::RESTORE_RECORD_MAX;
 use wire::msgpack::DecodeError;
 
 /// What is wrong with one record.
@@ -8,6 +9,9 @@ pub enum Refusal {
     /// A type that we have no table for.
     #[error("Unrecognized msg type: [{0}]")]
     Unrecognized(u8),
+    /// A record that fits into no entry of the log; values of the original have at most 512 KiB.
+    #[error("{0} bytes are more than the {RESTORE_RECORD_MAX} that a record may have")]
+    TooLarge(usize),
     /// The object is no value of its type.
     #[error("failed decoding: {0}")]
     Decode(#[from] DecodeError),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use model::{Index, RESTORE_CHUNK_MAX};
+use model::{Index, RESTORE_CHUNK_MAX, RESTORE_RECORD_MAX};
 use sha2::{Digest, Sha256};
 use wire::msgpack::{Record, RecordReader};
 
@@ -88,6 +88,9 @@ pub fn verify(state: impl Read, unknown: Unknown) -> Result<Verified, StateError
             verified.skipped.entry(record.kind).or_default().add(len);
             continue;
         };
+        if len > RESTORE_RECORD_MAX {
+            return Err(refused(&record, Refusal::TooLarge(len)));
+        }
         rules
             .take(record.kind, record.bytes)
             .map_err(|refusal| refused(&record, refusal))?;
