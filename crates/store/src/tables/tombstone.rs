@@ -2,19 +2,24 @@
 
 use std::ops::Bound;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use model::{Index, Text};
 
 /// Deleted keys with the index of their deletion, until they are reaped.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tombstones {
     rows: OrdMap<Text, Index>,
+    /// The same by age, so that reaping looks at what it removes and at nothing else.
+    by_index: OrdSet<(Index, Text)>,
 }
 
 impl Tombstones {
     /// Notes a deletion; a newer one of the same key replaces it.
     pub(crate) fn insert(&mut self, key: Text, index: Index) {
-        self.rows.insert(key, index);
+        if let Some(older) = self.rows.insert(key.clone(), index) {
+            self.by_index.remove(&(older, key.clone()));
+        }
+        self.by_index.insert((index, key));
     }
 
     /// When this key was last deleted, if that is still known.
@@ -43,19 +48,13 @@ impl Tombstones {
 
     /// Forgets deletions up to this index; the newest that it forgot, 0 if none.
     pub(crate) fn reap(&mut self, upto: Index) -> Index {
-        let doomed: Vec<(Text, Index)> = self
-            .rows
-            .iter()
-            .filter(|(_, index)| **index <= upto)
-            .map(|(key, index)| (key.clone(), *index))
-            .collect();
-        if doomed.len() == self.rows.len() {
-            self.rows = OrdMap::new();
-        } else {
-            for (key, _) in &doomed {
-                self.rows.remove(key);
-            }
+        let mut newest = 0;
+        while let Some((index, key)) = self.by_index.get_min().filter(|(index, _)| *index <= upto) {
+            let (index, key) = (*index, key.clone());
+            self.rows.remove(&key);
+            self.by_index.remove(&(index, key));
+            newest = index;
         }
-        doomed.iter().map(|(_, index)| *index).max().unwrap_or(0)
+        newest
     }
 }
