@@ -23,8 +23,10 @@ const BLOCK_HEADER: usize = 8;
 /// Bytes after which a checkpoint that is being written is synced, so that the log's syncs never wait behind all of it.
 const SYNC_BYTES: usize = 4 << 20;
 
-/// How many checkpoints are kept: the newest, and one in case it turns out to be damaged.
-pub(crate) const CHECKPOINTS_KEPT: usize = 2;
+/// How many checkpoints are kept: the newest, and one in case it turns out to be damaged at the next start.
+pub(crate) fn kept(disk: &dyn Disk) -> usize {
+    if disk.is_volatile() { 1 } else { 2 }
+}
 
 /// Where a checkpoint stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,10 +124,10 @@ pub(crate) fn list(disk: &dyn Disk) -> io::Result<Vec<EntryId>> {
 /// Removes all but the newest ones.
 pub(crate) fn remove_old(disk: &dyn Disk) -> io::Result<()> {
     let found = list(disk)?;
-    for id in found.iter().rev().skip(CHECKPOINTS_KEPT) {
+    for id in found.iter().rev().skip(kept(disk)) {
         disk.remove(&file_name(*id))?;
     }
-    if found.len() > CHECKPOINTS_KEPT {
+    if found.len() > kept(disk) {
         disk.sync_dir()
     } else {
         Ok(())

@@ -33,7 +33,12 @@ pub struct Config {
     /// 128 MiB.
     pub checkpoint_bytes: u64,
     /// Entries behind the checkpoint that are kept for followers that are a little late. Default 8,192.
+    ///
+    /// A member that is alone keeps none of them. But for a disk that survives nothing anyway, the log is kept from the
+    /// older of two checkpoints on in any case, in case the newer turns out to be damaged.
     pub trailing_entries: u64,
+    /// Bytes of such entries that are kept at most, give or take a segment. At most 64 GiB; default 64 MiB.
+    pub trailing_bytes: u64,
     /// Size of the first log segment, small because a server must not wait for it to be zeroed. 8 KiB to 1 GiB; default
     /// 256 KiB.
     pub first_segment_bytes: u64,
@@ -62,6 +67,7 @@ impl Default for Config {
             checkpoint_entries: 8192,
             checkpoint_bytes: 128 << 20,
             trailing_entries: 8192,
+            trailing_bytes: 64 << 20,
             first_segment_bytes: 256 << 10,
             segment_bytes: 16 << 20,
             cache_bytes: 8 << 20,
@@ -134,6 +140,11 @@ impl Config {
                 (64 << 10..=64 << 30).contains(&self.checkpoint_bytes),
                 "checkpoint_bytes",
                 "64 KiB to 64 GiB",
+            ),
+            (
+                self.trailing_bytes <= 64 << 30,
+                "trailing_bytes",
+                "at most 64 GiB",
             ),
             (
                 (8 << 10..=1 << 30).contains(&self.first_segment_bytes),

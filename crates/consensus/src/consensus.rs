@@ -344,7 +344,9 @@ impl Consensus {
             raft: raft.clone(),
             disk: Arc::clone(&disk),
             board: Arc::clone(&board),
+            log: log.clone(),
             trailing_entries: config.trailing_entries,
+            trailing_bytes: config.trailing_bytes,
         };
         tasks.spawn(checkpointer.run(requests, stop.clone()));
         let lost_tail = Arc::new(LostTail::new(

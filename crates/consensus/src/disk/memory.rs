@@ -87,6 +87,10 @@ impl Disk for MemoryDisk {
         String::from("memory")
     }
 
+    fn is_volatile(&self) -> bool {
+        true
+    }
+
     fn workers(&self) -> Workers {
         Workers::Tasks
     }

@@ -43,6 +43,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// What to call the directory in a message.
     fn place(&self) -> String;
 
+    /// Whether nothing of it survives the process, so that keeping things for a restart is of no use.
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
     /// How blocking work is run.
     fn workers(&self) -> Workers;
 

@@ -311,6 +311,36 @@ impl Log {
         Ok(entries)
     }
 
+    /// The first of the entries before `end` that take so many bytes on disk together at most; `end` if the last of
+    /// them takes more.
+    pub(crate) fn start_of(&self, end: u64, bytes: u64) -> u64 {
+        let state = self.state();
+        let mut start = end;
+        let mut left = bytes;
+        for segment in state.segments.iter().rev() {
+            let first = segment.header.first_index;
+            let count = segment
+                .offsets
+                .len()
+                .min(usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX));
+            if count == 0 {
+                continue;
+            }
+            let to = segment
+                .offsets
+                .get(count)
+                .map_or(segment.end, |offset| u64::from(*offset));
+            let fits = |offset: u32| to.saturating_sub(u64::from(offset)) <= left;
+            let too_many = segment.offsets[..count].partition_point(|offset| !fits(*offset));
+            start = first + too_many as u64;
+            if too_many > 0 {
+                break;
+            }
+            left -= to.saturating_sub(u64::from(segment.offsets[0]));
+        }
+        start
+    }
+
     /// The id of an entry that is in the log.
     pub(crate) fn id_at(&self, index: u64) -> io::Result<Option<EntryId>> {
         {

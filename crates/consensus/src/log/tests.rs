@@ -1,6 +1,8 @@
 //! Torn and damaged logs: what is decided about every byte.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -8,7 +10,7 @@ use super::record::{self, Found, Record};
 use super::recover::{RecoverError, recover};
 use super::segment::{self, Header, Outcome, SEGMENT_HEADER, Scan, scan};
 use super::{Body, Entry, EntryId, Log, Sizes, writer};
-use crate::disk::{Disk, MemoryDisk};
+use crate::disk::{Disk, File, MemoryDisk, Workers};
 use crate::tasks::Tasks;
 
 const SIZES: Sizes = Sizes {
@@ -236,10 +238,10 @@ async fn drop_through(log: &Log, id: EntryId) {
     dropped.await.unwrap().unwrap();
 }
 
-fn open(disk: &Arc<MemoryDisk>) -> (Log, Tasks) {
+fn open<D: Disk>(disk: &Arc<D>) -> (Log, Tasks) {
     let recovered = recover(&**disk, SIZES).unwrap();
     assert_eq!(recovered.lost_tail, None);
-    let log = Log::new(Arc::<MemoryDisk>::clone(disk), SIZES, recovered);
+    let log = Log::new(Arc::<D>::clone(disk), SIZES, recovered);
     let tasks = Tasks::default();
     writer::start(&log, &tasks).unwrap();
     (log, tasks)
@@ -358,4 +360,122 @@ fn a_missing_segment_is_damage() {
         Err(RecoverError::Damaged(spot)) => assert_eq!(spot.file, segment::file_name(3)),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn the_entries_that_fit_into_some_bytes_are_the_newest() {
+    let disk = Arc::new(MemoryDisk::new());
+    runtime().block_on(async {
+        let (log, tasks) = open(&disk);
+        for index in 0..300 {
+            append(&log, vec![entry(index)]).await;
+        }
+        let size = |index: u64| record::record_len(entry(index).body.bytes().len()) as u64;
+        for end in [1, 2, 60, 155, 299, 300] {
+            assert_eq!(log.start_of(end, 0), end);
+            assert_eq!(log.start_of(end, size(end - 1) - 1), end);
+            assert_eq!(log.start_of(end, size(end - 1)), end - 1);
+            assert_eq!(log.start_of(end, u64::MAX), 0);
+            let start = end.saturating_sub(100);
+            let bytes: u64 = (start..end).map(size).sum();
+            assert_eq!(log.start_of(end, bytes), start);
+        }
+        close(log, tasks).await;
+    });
+}
+
+/// A disk with room for records, but none for a spare segment.
+#[derive(Debug, Default)]
+struct Cramped {
+    inner: MemoryDisk,
+    spares: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct NoRoom(Arc<dyn File>);
+
+impl Disk for Cramped {
+    fn lock(&self) -> io::Result<()> {
+        self.inner.lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.inner.open(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.inner.create(name)?;
+        if name != "spare" {
+            return Ok(file);
+        }
+        self.spares.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(NoRoom(file)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.inner.sync_dir()
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+
+    fn workers(&self) -> Workers {
+        Workers::Threads
+    }
+}
+
+impl File for NoRoom {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn write_zeros(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len / 2)?;
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+#[test]
+fn a_spare_that_finds_no_room_is_removed_and_tried_once_for_each_segment() {
+    let disk = Arc::new(Cramped::default());
+    runtime().block_on(async {
+        let (log, tasks) = open(&disk);
+        for index in 0..300 {
+            append(&log, vec![entry(index)]).await;
+        }
+        close(log, tasks).await;
+    });
+    let names = disk.list().unwrap();
+    assert!(!names.contains(&String::from("spare")), "{names:?}");
+    let spares = disk.spares.load(Ordering::Relaxed);
+    assert!((1..=names.len()).contains(&spares), "{spares} of {names:?}");
 }

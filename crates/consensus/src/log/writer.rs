@@ -54,6 +54,8 @@ enum Spare {
     None,
     Making(thread::JoinHandle<()>),
     Ready(u64),
+    /// Not tried again before the next segment, lest a full disk be filled over and over.
+    Failed,
 }
 
 /// Starts the writer, on a thread or as a task, as the disk wants it.
@@ -349,25 +351,24 @@ impl Writer {
         let index = previous.map_or(0, |previous| previous.index + 1);
         let disk = Arc::clone(&self.log.shared.disk);
         let smallest = SEGMENT_HEADER as u64 + needed;
-        let wanted = self.log.shared.sizes.segment.max(smallest);
-        let (name, file, capacity) = match self.take_spare() {
-            Some(capacity) if capacity >= smallest => {
-                (SPARE_FILE, disk.open(SPARE_FILE)?, capacity)
-            }
-            Some(_) | None => {
-                let file = disk.create(ROLL_FILE)?;
-                file.set_len(wanted)?;
-                (ROLL_FILE, file, wanted)
-            }
-        };
         let header = Header {
             sequence: self.header.sequence + 1,
             first_index: index,
             previous,
             previous_end: self.end,
-            capacity,
+            capacity: self.log.shared.sizes.segment.max(smallest),
         };
-        file.write_at(0, &header.encode())?;
+        let (name, file, header) = match self.begin_segment(header, smallest) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // The room may be in the spare, whole or half.
+                self.join_spare();
+                if !self.has_spare() {
+                    let _ = disk.remove(SPARE_FILE);
+                }
+                self.begin_segment(header, smallest)?
+            }
+            begun => begun?,
+        };
         self.sync(&*file).await?;
         disk.rename(name, &segment::file_name(header.sequence))?;
         self.pause().await;
@@ -388,6 +389,27 @@ impl Writer {
         });
         state.written_end = index;
         Ok(())
+    }
+
+    /// Writes a header, into the spare if it is there and large enough.
+    fn begin_segment(
+        &self,
+        header: Header,
+        smallest: u64,
+    ) -> io::Result<(&'static str, Arc<dyn File>, Header)> {
+        let disk = &self.log.shared.disk;
+        if let Some(capacity) = self.take_spare()
+            && capacity >= smallest
+        {
+            let header = Header { capacity, ..header };
+            let file = disk.open(SPARE_FILE)?;
+            file.write_at(0, &header.encode())?;
+            return Ok((SPARE_FILE, file, header));
+        }
+        let file = disk.create(ROLL_FILE)?;
+        file.set_len(header.capacity)?;
+        file.write_at(0, &header.encode())?;
+        Ok((ROLL_FILE, file, header))
     }
 
     async fn cut_behind(&mut self, keep: Option<EntryId>) -> io::Result<()> {
@@ -452,11 +474,15 @@ impl Writer {
                 file.write_zeros(capacity)?;
                 file.sync_data()
             });
+            if made.is_err() {
+                // On a full disk it takes the room that the log needs. If it can't be removed, a start does it.
+                let _ = disk.remove(SPARE_FILE);
+            }
             // Without it the next segment is made when it is needed, which is slower but not wrong.
             let mut spare = slot.lock().unwrap_or_else(PoisonError::into_inner);
             *spare = match made {
                 Ok(()) => Spare::Ready(capacity),
-                Err(_) => Spare::None,
+                Err(_) => Spare::Failed,
             };
         };
         if let Ok(handle) = thread::Builder::new()
@@ -475,13 +501,31 @@ impl Writer {
                 *spare = Spare::None;
                 Some(capacity)
             }
+            Spare::Failed => {
+                *spare = Spare::None;
+                None
+            }
             Spare::None | Spare::Making(_) => None,
         }
     }
 
+    fn has_spare(&self) -> bool {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*spare, Spare::Ready(_))
+    }
+
     fn join_spare(&self) {
-        let spare = mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Spare::Making(handle) = spare {
+        let making = {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            match mem::take(&mut *spare) {
+                Spare::Making(handle) => Some(handle),
+                other => {
+                    *spare = other;
+                    None
+                }
+            }
+        };
+        if let Some(handle) = making {
             // It has nothing to tell: if it failed, there is no spare.
             let _ = handle.join();
         }

@@ -50,10 +50,16 @@ struct BoardState {
     built: Option<Snapshot<super::CommittedLeader, crate::NodeId, super::Address, CheckpointFile>>,
     applied: Option<LogId>,
     /// What was applied since the current checkpoint.
+    since: Load,
+    /// How much of it is part of the checkpoint that is being written.
+    frozen: Load,
+}
+
+/// What was applied to a machine, as far as it makes a checkpoint due.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
     entries: u64,
     bytes: u64,
-    /// Due again when so many entries have come, after the machine said *not now*.
-    postponed_until: u64,
 }
 
 impl Board {
@@ -86,9 +92,9 @@ impl Board {
     /// A checkpoint that we wrote is on disk; the library will ask for it.
     pub(crate) fn built(&self, meta: SnapshotMeta, file: CheckpointFile) {
         let mut state = self.state();
-        state.entries = 0;
-        state.bytes = 0;
-        state.postponed_until = 0;
+        // What came while it was written counts for the next one.
+        state.since.entries = state.since.entries.saturating_sub(state.frozen.entries);
+        state.since.bytes = state.since.bytes.saturating_sub(state.frozen.bytes);
         state.current = Some((meta.clone(), file.clone()));
         state.built = Some(Snapshot {
             meta,
@@ -96,10 +102,19 @@ impl Board {
         });
     }
 
-    /// The machine said *not now*, or the disk was full.
-    pub(crate) fn postpone(&self) {
+    /// Whether enough was applied since the current checkpoint.
+    pub(crate) fn is_due(&self) -> bool {
+        self.has_enough(&self.state())
+    }
+
+    fn has_enough(&self, state: &BoardState) -> bool {
+        state.since.entries >= self.entries_max || state.since.bytes >= self.bytes_max
+    }
+
+    /// All that was applied so far is going to be part of a checkpoint.
+    fn froze(&self) {
         let mut state = self.state();
-        state.postponed_until = state.entries + (self.entries_max / 16).max(1);
+        state.frozen = state.since;
     }
 
     fn set_current(&self, meta: SnapshotMeta, file: CheckpointFile) {
@@ -110,10 +125,9 @@ impl Board {
         let is_due = {
             let mut state = self.state();
             state.applied = Some(applied);
-            state.entries += entries as u64;
-            state.bytes += bytes as u64;
-            let has_enough = state.entries >= self.entries_max || state.bytes >= self.bytes_max;
-            has_enough && state.entries >= state.postponed_until
+            state.since.entries += entries as u64;
+            state.since.bytes += bytes as u64;
+            self.has_enough(&state)
         };
         if is_due {
             self.due.notify_one();
@@ -211,6 +225,7 @@ impl Machine {
     pub(crate) fn freeze(&mut self) -> Option<FrozenAt> {
         let last_log_id = self.applied?;
         let frozen = self.machine().as_mut()?.freeze()?;
+        self.board.froze();
         let meta = SnapshotMeta {
             last_log_id: Some(last_log_id),
             last_membership: self.membership.clone(),
@@ -429,8 +444,8 @@ impl RaftStateMachine<Types> for Machine {
         {
             let mut state = self.board.state();
             state.applied = self.applied;
-            state.entries = 0;
-            state.bytes = 0;
+            state.since = Load::default();
+            state.frozen = Load::default();
             state.current = Some((
                 meta.clone(),
                 CheckpointFile {

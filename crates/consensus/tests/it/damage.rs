@@ -1,12 +1,14 @@
 //! What a server does with a damaged directory, and with a disk that fails under it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::sim::{Death, DiskFault, Ledger, ListMachine, Storage, Trace};
 use consensus::{
-    Config, Consensus, MembershipError, NoTransport, Peer, ProposeError, StartError, State,
+    Committed, Config, Consensus, Frozen, MachineError, MembershipError, NoTransport, Peer,
+    ProposeError, Reply, StartError, State, StateMachine,
 };
 
 fn run<T>(life: impl Future<Output = T>) -> T {
@@ -430,6 +432,53 @@ fn a_vote_without_the_members_it_was_given_by_is_no_dead_end() {
         let file = consensus::Disk::create(&disk, "vote").unwrap();
         file.write_at(0, &vote).unwrap();
         second_start(&empty).await;
+    });
+}
+
+/// Its state can be frozen but not written: the disk is full after a part of it.
+struct TooLarge;
+
+impl StateMachine for TooLarge {
+    fn apply(&mut self, batch: Vec<Committed>) -> Result<Vec<Reply>, MachineError> {
+        Ok(batch.iter().map(|_| -> Reply { Box::new(()) }).collect())
+    }
+
+    fn freeze(&mut self) -> Option<Box<dyn Frozen>> {
+        Some(Box::new(Self))
+    }
+
+    fn install(&mut self, _source: &mut dyn io::Read) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+impl Frozen for TooLarge {
+    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(&[1; 300_000])?;
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+#[test]
+fn half_a_checkpoint_takes_no_room_from_the_log() {
+    run(async {
+        let storage = Storage::new("disk", 1, Trace::begin());
+        let disk = Arc::new(storage.attach());
+        let machine = Box::new(TooLarge);
+        let consensus = Consensus::start(config(), disk, machine, Arc::new(NoTransport));
+        let consensus = consensus.await.unwrap();
+        lead(&consensus).await;
+        consensus.propose(command(0)).await.unwrap();
+        let error = consensus.checkpoint().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let names = consensus::Disk::list(&storage.attach()).unwrap();
+        assert!(
+            !names.iter().any(|name| name.starts_with("checkpoint")),
+            "{names:?}"
+        );
+        // The server goes on.
+        consensus.propose(command(1)).await.unwrap();
+        consensus.shutdown().await;
     });
 }
 

@@ -1,13 +1,14 @@
 //! One server, a real disk, real time.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::sim::ListMachine;
 use consensus::{
-    Config, Consensus, Disk, MemoryDisk, NoTransport, Peer, ProposeError, RealDisk, StartError,
-    State,
+    Committed, Config, Consensus, Disk, Frozen, MachineError, MemoryDisk, NoTransport, Payload,
+    Peer, ProposeError, RealDisk, Reply, StartError, State, StateMachine,
 };
 
 fn config() -> Config {
@@ -299,6 +300,131 @@ fn a_write_in_memory_takes_little_time() {
             }
         };
         tokio::time::timeout(wait, all).await.unwrap();
+        consensus.shutdown().await;
+    });
+}
+
+/// Bytes of all segments of the log.
+fn log_bytes(disk: &dyn Disk) -> u64 {
+    let names = disk.list().unwrap();
+    let segments = names.iter().filter(|name| name.starts_with("log-"));
+    segments
+        // One may be dropped between the two calls.
+        .filter_map(|name| disk.open(name).ok())
+        .map(|file| file.len().unwrap())
+        .sum()
+}
+
+fn count(disk: &dyn Disk, prefix: &str) -> usize {
+    let names = disk.list().unwrap();
+    names.iter().filter(|name| name.starts_with(prefix)).count()
+}
+
+#[test]
+fn large_writes_do_not_make_the_log_grow_for_ever() {
+    const STEP: u64 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let disks: [(Arc<dyn Disk>, u64, usize); 2] = [
+        // From one checkpoint to the next.
+        (Arc::new(MemoryDisk::new()), 1, 1),
+        // From the older checkpoint to the newer, and to the next.
+        (Arc::new(RealDisk::open(directory.path()).unwrap()), 2, 2),
+    ];
+    for (disk, steps, checkpoints) in disks {
+        runtime().block_on(async {
+            let config = Config {
+                checkpoint_bytes: STEP,
+                first_segment_bytes: 64 << 10,
+                segment_bytes: 256 << 10,
+                cache_bytes: 64 << 10,
+                ..config()
+            };
+            let machine = Box::new(LastMachine::default());
+            let network = Arc::new(NoTransport);
+            let consensus = Consensus::start(config, Arc::clone(&disk), machine, network);
+            let consensus = consensus.await.unwrap();
+            consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+            lead(&consensus).await;
+            let mut most = 0;
+            for number in 0..600_u64 {
+                let mut command = vec![0; 32 << 10];
+                command[..8].copy_from_slice(&number.to_le_bytes());
+                consensus.propose(Bytes::from(command)).await.unwrap();
+                most = most.max(log_bytes(&*disk));
+            }
+            // What is written while a checkpoint is made, and the segments that are cut nowhere.
+            assert!(most < (steps + 2) * STEP, "{most} bytes");
+            assert_eq!(count(&*disk, "checkpoint-"), checkpoints);
+            consensus.shutdown().await;
+        });
+    }
+}
+
+/// Keeps the last command alone.
+#[derive(Default)]
+struct LastMachine {
+    last: Bytes,
+}
+
+impl StateMachine for LastMachine {
+    fn apply(&mut self, batch: Vec<Committed>) -> Result<Vec<Reply>, MachineError> {
+        let mut replies: Vec<Reply> = Vec::new();
+        for entry in batch {
+            if let Payload::Command(command) = entry.payload {
+                self.last = command;
+            }
+            replies.push(Box::new(()));
+        }
+        Ok(replies)
+    }
+
+    fn freeze(&mut self) -> Option<Box<dyn Frozen>> {
+        Some(Box::new(Self {
+            last: self.last.clone(),
+        }))
+    }
+
+    fn install(&mut self, source: &mut dyn io::Read) -> Result<(), MachineError> {
+        let mut last = Vec::new();
+        let read = source.read_to_end(&mut last);
+        read.map_err(|error| MachineError::new(error.to_string()))?;
+        self.last = Bytes::from(last);
+        Ok(())
+    }
+}
+
+impl Frozen for LastMachine {
+    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(&self.last)
+    }
+}
+
+#[test]
+fn a_checkpoint_is_made_on_a_quiet_server_as_soon_as_the_machine_agrees() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.unwrap().block_on(async {
+        let disk = Arc::new(MemoryDisk::new());
+        let config = Config {
+            checkpoint_bytes: 64 << 10,
+            ..config()
+        };
+        let (consensus, machine) = start(disk.clone(), config).await;
+        consensus.bootstrap(vec![me(&consensus)]).await.unwrap();
+        lead(&consensus).await;
+        machine.refuse_to_freeze(true);
+        for _ in 0..3 {
+            let command = Bytes::from(vec![1; 40 << 10]);
+            consensus.propose(command).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(consensus.status().last_checkpoint_index, 0);
+        machine.refuse_to_freeze(false);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let status = consensus.status();
+        assert_eq!(status.last_checkpoint_index, status.applied_index);
         consensus.shutdown().await;
     });
 }
