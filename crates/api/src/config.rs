@@ -22,6 +22,8 @@ pub struct Config {
     pub disable_coordinates: bool,
     /// The largest body that is read as JSON. Default: 2 MiB, which holds the largest transaction whose values are within their own limit.
     pub json_bytes_max: usize,
+    /// How many bytes of bodies are held at the same time, counting those above 16 KiB each; who comes too many waits to be read. Default: 256 MiB.
+    pub bodies_bytes_max: u32,
     /// How long a blocking query waits if it does not say. Default: 5 minutes.
     pub wait_default: Duration,
     /// The longest that a blocking query may wait; longer wishes are cut to it. Default: 10 minutes.
@@ -54,6 +56,7 @@ impl Default for Config {
             pretty: false,
             disable_coordinates: false,
             json_bytes_max: 2 * 1024 * 1024,
+            bodies_bytes_max: 256 * 1024 * 1024,
             wait_default: Duration::from_secs(5 * 60),
             wait_max: Duration::from_secs(10 * 60),
             seed: 0,

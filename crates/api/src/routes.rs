@@ -9,6 +9,7 @@ use ::agent::Agent;
 use futures::future::BoxFuture;
 use model::Text;
 use rpc::Cluster;
+use tokio::sync::Semaphore;
 
 use crate::call::{Answer, Call, Handler};
 use crate::config::Config;
@@ -18,7 +19,7 @@ use crate::percent::{self, Part};
 use crate::query_string::QueryString;
 use crate::{acl, agent, catalog, coordinate, health, kv, query, session, snapshot, status, txn};
 use Path::{Exact, Under};
-use Policy::{Read, Write};
+use Policy::{Read, Stream, Write};
 use Verb::{Any, Delete, Get, Post, Put};
 
 /// A line of the table.
@@ -54,8 +55,10 @@ enum Path {
 enum Policy {
     /// Nothing is lost when it is dropped because nobody waits for it any more.
     Read,
-    /// It is carried through.
+    /// It is carried through, and its body is held while it is.
     Write,
+    /// It is carried through, and its body passes by.
+    Stream,
 }
 
 const fn on(verb: Verb, path: Path, policy: Policy, handler: Handler) -> Route {
@@ -124,7 +127,7 @@ const ROUTES: &[Route] = &[
     on(Any, Exact("/v1/status/peers"), Read, status::peers),
     on(Any, Exact("/v1/agent/self"), Read, agent::this),
     on(Get, Exact("/v1/snapshot"), Read, snapshot::save),
-    on(Put, Exact("/v1/snapshot"), Write, snapshot::restore),
+    on(Put, Exact("/v1/snapshot"), Stream, snapshot::restore),
 ];
 
 /// What follows is a key, and opaque: `..`, `//` and an encoded `/` are bytes of it like any others.
@@ -151,7 +154,12 @@ pub struct Api {
     /// So that a request that names no datacenter costs no allocation for saying so.
     pub(crate) empty: Text,
     headers: Arc<[(Cow<'static, str>, HeaderValue)]>,
+    /// Room for large bodies, in bytes.
+    room: Arc<Semaphore>,
 }
+
+/// Bodies up to this size are not counted: together with their connections they are bounded well enough.
+const SMALL_BODY: usize = 16 * 1024;
 
 impl Api {
     pub(crate) fn new(cluster: Cluster, agent: Agent, config: Config) -> Self {
@@ -169,6 +177,7 @@ impl Api {
             chance: Chance::new(config.seed),
             empty: Text::default(),
             headers: headers.collect(),
+            room: Arc::new(Semaphore::new(config.bodies_bytes_max as usize)),
             config,
         }
     }
@@ -177,6 +186,11 @@ impl Api {
 impl Service for Arc<Api> {
     fn call(&self, mut request: Request) -> Reaction {
         let body = request.take_body();
+        // One that does not say its length may be as long as it is let.
+        let length = body
+            .length()
+            .and_then(|length| usize::try_from(length).ok());
+        let length = length.unwrap_or(usize::MAX).min(self.config.json_bytes_max);
         // The engine lets no bad escape through; a path that had one would be none of ours.
         let Some(path) = percent::decode(request.path(), Part::Path) else {
             return Response::new(StatusCode::BAD_REQUEST).into();
@@ -218,12 +232,34 @@ impl Service for Arc<Api> {
         match (answer, route.policy) {
             (Answer::Now(response), _) => with_headers(response, &self.headers).into(),
             (Answer::Soon(response), Read) => Reaction::Park(self.headed(response)),
-            (Answer::Soon(response), Write) => Reaction::Later(self.headed(response)),
+            (Answer::Soon(response), Write) => {
+                Reaction::Later(self.headed(self.in_room(length, response)))
+            }
+            (Answer::Soon(response), Stream) => Reaction::Later(self.headed(response)),
         }
     }
 }
 
 impl Api {
+    /// The same answer once there is room for a body of this length; until then nobody reads it.
+    fn in_room(
+        &self,
+        length: usize,
+        response: BoxFuture<'static, Response>,
+    ) -> BoxFuture<'static, Response> {
+        if length <= SMALL_BODY {
+            return response;
+        }
+        let room = Arc::clone(&self.room);
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let length = length.min(self.config.bodies_bytes_max);
+        Box::pin(async move {
+            // It is never closed; and without it the answer would come all the same.
+            let _room = room.acquire_many_owned(length).await;
+            response.await
+        })
+    }
+
     /// The same answer with the configured headers.
     fn headed(&self, response: BoxFuture<'static, Response>) -> BoxFuture<'static, Response> {
         if self.headers.is_empty() {

@@ -154,3 +154,50 @@ async fn a_snapshot_streams_in_and_out() {
         archive.len()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_wait_until_there_is_room_for_them() {
+    let fake = FakeCluster::new();
+    fake.answer(Fake::Reply(Reply::Applied(true)));
+    fake.answer(Fake::Reply(Reply::Applied(true)));
+    let config = api::Config {
+        bodies_bytes_max: 64 * 1024,
+        ..api::Config::default()
+    };
+    let service = api::service(fake.cluster(), given::agent(), config);
+    let engine = Engine::new(service, Config::default());
+    let head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n";
+    let body = vec![b'x'; 40_000];
+
+    let (mut first, theirs) = tokio::io::duplex(64 * 1024);
+    let _first = tokio::spawn({
+        let engine = std::sync::Arc::clone(&engine);
+        async move { engine.serve_stream(theirs, None).await }
+    });
+    let (mut second, theirs) = tokio::io::duplex(64 * 1024);
+    let _second = tokio::spawn(async move { engine.serve_stream(theirs, None).await });
+
+    // The first takes the room and is in no hurry.
+    let moment = std::time::Duration::from_secs(1);
+    first.write_all(head).await.unwrap();
+    tokio::time::sleep(moment).await;
+    // A body that comes with its head is there already and takes no more room.
+    second.write_all(head).await.unwrap();
+    tokio::time::sleep(moment).await;
+    second.write_all(&body).await.unwrap();
+    let mut answer = [0; 12];
+    let early = tokio::time::timeout(
+        std::time::Duration::from_secs(5),
+        second.read_exact(&mut answer),
+    )
+    .await;
+    assert!(
+        early.is_err(),
+        "the second was read although there was no room"
+    );
+    first.write_all(&body).await.unwrap();
+    first.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    second.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
