@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::checkpointer::{self, Checkpointer};
 use crate::config::{Config, ConfigError};
 use crate::disk::Disk;
+use crate::durable;
 use crate::inbox::Inbox;
 use crate::log::{Log, Sizes, recover, writer};
 use crate::lost_tail::LostTail;
@@ -770,6 +771,8 @@ async fn recover_log(disk: &Arc<dyn Disk>, sizes: Sizes) -> Result<recover::Reco
         },
         recover::RecoverError::Io(error) => StartError::Io(error),
     })?;
+    durable::pause(&**disk).await;
+    recover::settle(&**disk, &recovered)?;
     if let Some(spot) = &recovered.lost_tail {
         tracing::error!(
             place = disk.place(),

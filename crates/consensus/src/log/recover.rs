@@ -21,6 +21,8 @@ pub(crate) struct Recovered {
     pub(crate) committed: Option<EntryId>,
     /// The segments, never none.
     pub(crate) segments: VecDeque<Segment>,
+    /// Where the last group in the last segment begins.
+    pub(crate) last_group: u64,
     /// Whether the end was cut off, and how.
     pub(crate) lost_tail: Option<Spot>,
 }
@@ -166,6 +168,7 @@ fn take_segment(
     }
     ids.extend(scan.entries.iter().map(|(id, _)| *id));
     recovered.committed = recovered.committed.max(scan.committed);
+    recovered.last_group = scan.group;
     recovered.segments.push_back(Segment {
         header,
         file,
@@ -173,6 +176,22 @@ fn take_segment(
         end: scan.end,
     });
     Ok(())
+}
+
+/// Makes durable what was believed, before anything is built on it.
+///
+/// What was read may be in the page cache alone: the server before was killed between a write and its sync, or between
+/// a renaming and its sync, or a sync failed, after which the kernel takes the pages for written. So the last group,
+/// the only one that can't have been synced, is written once more.
+pub(crate) fn settle(disk: &dyn Disk, recovered: &Recovered) -> io::Result<()> {
+    if let Some(last) = recovered.segments.back() {
+        let length = last.end.saturating_sub(recovered.last_group);
+        let mut group = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        last.file.read_at(recovered.last_group, &mut group)?;
+        last.file.write_at(recovered.last_group, &group)?;
+        last.file.sync_data()?;
+    }
+    disk.sync_dir()
 }
 
 /// Makes the first segment of an empty directory.
@@ -186,6 +205,7 @@ fn begin(disk: &dyn Disk, sizes: Sizes) -> Result<Recovered, RecoverError> {
     };
     let segment = make_segment(disk, header)?;
     Ok(Recovered {
+        last_group: segment.end,
         segments: VecDeque::from([segment]),
         ..Recovered::default()
     })

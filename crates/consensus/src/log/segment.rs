@@ -147,6 +147,8 @@ pub(crate) struct Scan {
     pub committed: Option<EntryId>,
     /// Where the good records end.
     pub end: u64,
+    /// Where the group of the last good record begins.
+    pub group: u64,
     /// What stopped the scan.
     pub outcome: Outcome,
 }
@@ -171,6 +173,7 @@ pub(crate) enum Outcome {
 pub(crate) fn scan(bytes: &Bytes, header: &Header, limit: Option<u64>) -> Scan {
     let mut scan = Scan {
         end: SEGMENT_HEADER as u64,
+        group: SEGMENT_HEADER as u64,
         ..Scan::default()
     };
     let mut next = header.first_index;
@@ -219,6 +222,7 @@ pub(crate) fn scan(bytes: &Bytes, header: &Header, limit: Option<u64>) -> Scan {
                             Record::Committed(id) => scan.committed = Some(id),
                         }
                         scan.end += len as u64;
+                        scan.group = u64::from(group);
                         continue;
                     }
                 }

@@ -479,3 +479,47 @@ fn a_spare_that_finds_no_room_is_removed_and_tried_once_for_each_segment() {
     let spares = disk.spares.load(Ordering::Relaxed);
     assert!((1..=names.len()).contains(&spares), "{spares} of {names:?}");
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn what_a_start_believed_once_it_never_takes_back() {
+    use super::recover::settle;
+    use crate::sim::{DiskFault, Storage, Trace};
+
+    for seed in 0..16 {
+        for fault in [DiskFault::None, DiskFault::SyncFails] {
+            runtime().block_on(async {
+                let storage = Storage::new("disk", seed, Trace::begin());
+                storage.set_sync_delay_max(std::time::Duration::ZERO);
+                let (log, tasks) = open(&Arc::new(storage.attach()));
+                append(&log, vec![entry(0)]).await;
+                append(&log, vec![entry(1)]).await;
+                close(log, tasks).await;
+
+                // Written, and not synced or in vain.
+                storage.set_fault(fault);
+                let disk = storage.attach();
+                let recovered = recover(&disk, SIZES).unwrap();
+                let file = Arc::clone(&recovered.segments[0].file);
+                let mut group = Vec::new();
+                let end = recovered.segments[0].end;
+                let record = Record::Entry(entry(2));
+                record::encode(&record, 1, u32::try_from(end).unwrap(), &mut group);
+                file.write_at(end, &group).unwrap();
+                if fault == DiskFault::SyncFails {
+                    file.sync_data().unwrap_err();
+                }
+                storage.kill();
+
+                let disk = storage.attach();
+                let recovered = recover(&disk, SIZES).unwrap();
+                let believed = recovered.last;
+                assert_eq!(believed, Some(entry(2).id));
+                settle(&disk, &recovered).unwrap();
+                storage.crash(true);
+                let recovered = recover(&storage.attach(), SIZES).unwrap();
+                assert_eq!(recovered.last, believed, "seed {seed} with {fault:?}");
+            });
+        }
+    }
+}

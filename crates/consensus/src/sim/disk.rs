@@ -58,7 +58,7 @@ pub enum DiskFault {
     /// Nothing.
     #[default]
     None,
-    /// Every sync fails.
+    /// Every sync fails. What was to be synced stays readable, and later syncs take it for synced, as in a kernel.
     SyncFails,
     /// Nothing more can be written.
     Full,
@@ -126,6 +126,11 @@ impl Storage {
     /// sector. Disks attached before are dead.
     pub fn crash(&self, may_tear: bool) {
         self.medium().crash(may_tear);
+    }
+
+    /// Kills the process: what was written is there afterwards, synced or not. Disks attached before are dead.
+    pub fn kill(&self) {
+        self.medium().kill();
     }
 
     /// Ends this life before the change after so many more: each write, sync, creation, renaming and removal is one.
@@ -243,10 +248,15 @@ impl Medium {
         }
         match self.fuse.take() {
             Some((_, Death::PowerLost { may_tear })) => self.crash(may_tear),
-            Some((_, Death::Killed)) => self.life += 1,
+            Some((_, Death::Killed)) => self.kill(),
             None => {}
         }
         Err(crashed())
+    }
+
+    fn kill(&mut self) {
+        self.life += 1;
+        self.fault = DiskFault::None;
     }
 
     fn crash(&mut self, may_tear: bool) {
@@ -523,12 +533,14 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        {
+        let fails = {
             let medium = self.disk.changeable()?;
             medium.trace.event("sync", &[medium.name.as_bytes()]);
-            if medium.fault == DiskFault::SyncFails {
-                return Err(io::Error::other("the simulated disk fails"));
-            }
+            medium.fault == DiskFault::SyncFails
+        };
+        if fails {
+            self.with(|content| content.pending.clear())?;
+            return Err(io::Error::other("the simulated disk fails"));
         }
         self.with(|content| {
             for pending in std::mem::take(&mut content.pending) {
