@@ -291,12 +291,19 @@ impl Consensus {
             config.checkpoint_bytes,
         ));
         let mut machine = Machine::new(machine, Arc::clone(&disk), Arc::clone(&board));
-        machine.load().map_err(|error| load_error(&*disk, error))?;
+        let is_log_whole = recovered.dropped.is_none();
+        machine
+            .load(is_log_whole)
+            .map_err(|error| load_error(&*disk, error))?;
 
         let tasks = Tasks::default();
         let log = Log::new(Arc::clone(&disk), sizes, recovered);
         writer::start(&log, &tasks)?;
+        machine
+            .check_replaced(&log)
+            .map_err(|error| load_error(&*disk, error))?;
         join_log_and_checkpoint(&disk, &log, &machine).await?;
+        machine.set_damaged_aside()?;
 
         let is_stillborn = !is_tail_lost && log.ends() == (None, None) && identity.is_first_vote();
         let vote = if is_stillborn {

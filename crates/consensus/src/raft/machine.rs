@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::{Answer, LogId, SnapshotMeta, StoredMembership, Types, codec, from_log_id, to_log_id};
 use crate::checkpoint;
 use crate::disk::{Disk, File};
-use crate::log::EntryId;
+use crate::log::{EntryId, Log};
 use crate::machine::{Committed, Frozen, MachineError, Payload, StateMachine};
 use crate::tasks;
 
@@ -23,6 +23,9 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// A checkpoint received from a leader, until it is installed.
 pub(crate) const INCOMING_FILE: &str = "incoming.tmp";
+
+/// A checkpoint that was found damaged. There is one of them at most, so that they can't fill the disk.
+const DAMAGED_FILE: &str = "checkpoint.damaged";
 
 /// A checkpoint on disk.
 #[derive(Clone, Debug)]
@@ -143,6 +146,8 @@ pub(crate) struct Machine {
     applied: Option<LogId>,
     membership: StoredMembership,
     board: Arc<Board>,
+    /// Checkpoints that were passed over at the start, and what is wrong with them.
+    damaged: Vec<(EntryId, String)>,
 }
 
 /// What the caller's machine looks like at one entry.
@@ -163,6 +168,7 @@ impl Machine {
             applied: None,
             membership: StoredMembership::default(),
             board,
+            damaged: Vec::new(),
         }
     }
 
@@ -172,25 +178,68 @@ impl Machine {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Restores the machine from the newest checkpoint that is good.
-    pub(crate) fn load(&mut self) -> Result<(), LoadError> {
+    /// Restores the machine from the newest checkpoint that is good. If the log is whole from its first entry on, none
+    /// is needed.
+    pub(crate) fn load(&mut self, is_log_whole: bool) -> Result<(), LoadError> {
         let mut first_problem = None;
         for id in checkpoint::list(&*self.disk)?.into_iter().rev() {
             let name = checkpoint::file_name(id);
-            match self.load_one(&name) {
+            let loaded = if is_log_whole {
+                // A machine that took a part of it could not start from nothing any more.
+                check(&*self.disk, &name).and_then(|()| self.load_one(&name))
+            } else {
+                self.load_one(&name)
+            };
+            match loaded {
                 Ok(()) => return Ok(()),
                 Err(LoadError::Damaged { file, reason }) => {
                     tracing::error!(
                         file,
                         reason,
-                        "a checkpoint is damaged, trying the one before it"
+                        "a checkpoint is damaged, trying what was before it"
                     );
+                    self.damaged.push((id, reason.clone()));
                     first_problem.get_or_insert(LoadError::Damaged { file, reason });
                 }
                 Err(error) => return Err(error),
             }
         }
-        first_problem.map_or(Ok(()), Err)
+        match first_problem {
+            Some(problem) if !is_log_whole => Err(problem),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Makes sure that the log holds all that was in the damaged checkpoints. It may not if one came from a leader: then
+    /// this server would forget what it acknowledged.
+    pub(crate) fn check_replaced(&self, log: &Log) -> Result<(), LoadError> {
+        for (id, reason) in &self.damaged {
+            if log.id_at(id.index)? != Some(*id) {
+                return Err(LoadError::Damaged {
+                    file: checkpoint::file_name(*id),
+                    reason: reason.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Once it is clear that the server can do without the damaged checkpoints: sees to it that none of them counts as
+    /// one of those that are kept, in the place of a good one. The last of them stays for whoever wants to look at it.
+    pub(crate) fn set_damaged_aside(&mut self) -> io::Result<()> {
+        if self.damaged.is_empty() {
+            return Ok(());
+        }
+        for (id, _) in self.damaged.drain(..) {
+            let name = checkpoint::file_name(id);
+            tracing::error!(
+                file = name,
+                kept_as = DAMAGED_FILE,
+                "a damaged checkpoint is set aside"
+            );
+            self.disk.rename(&name, DAMAGED_FILE)?;
+        }
+        self.disk.sync_dir()
     }
 
     fn load_one(&mut self, name: &str) -> Result<(), LoadError> {
@@ -259,6 +308,18 @@ impl<R: Read> Read for Witness<R> {
         self.inner
             .read(out)
             .inspect_err(|error| self.problem = Some(error.to_string()))
+    }
+}
+
+/// Reads a checkpoint to the end.
+fn check(disk: &dyn Disk, name: &str) -> Result<(), LoadError> {
+    let checked = checkpoint::open(disk, name).and_then(checkpoint::Reader::check);
+    match checked {
+        Ok(_) => Ok(()),
+        Err(error) => Err(LoadError::Damaged {
+            file: String::from(name),
+            reason: error.to_string(),
+        }),
     }
 }
 

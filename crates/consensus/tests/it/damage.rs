@@ -221,6 +221,48 @@ fn a_damaged_vote_or_identity_is_refused() {
     }
 }
 
+fn checkpoint_names(storage: &Storage) -> Vec<String> {
+    let names = consensus::Disk::list(&storage.attach()).unwrap();
+    let checkpoints = names.into_iter();
+    checkpoints
+        .filter(|name| name.starts_with("checkpoint"))
+        .collect()
+}
+
+#[test]
+fn a_log_that_is_whole_stands_in_for_a_damaged_checkpoint() {
+    let storage = run(async {
+        let storage = Storage::new("disk", 1, Trace::begin());
+        let (consensus, _) = start(&storage).await.unwrap();
+        lead(&consensus).await;
+        for number in 0..60 {
+            consensus.propose(command(number)).await.unwrap();
+        }
+        consensus.checkpoint().await.unwrap();
+        consensus.propose(command(60)).await.unwrap();
+        consensus.shutdown().await;
+        storage.fork()
+    });
+    let names = checkpoint_names(&storage);
+    assert_eq!(names.len(), 1);
+    let length = storage.read(&names[0]).unwrap().len();
+    for at in (0..length).step_by(23) {
+        let damaged = storage.fork();
+        assert!(damaged.damage(&names[0], at, 4));
+        for count in [61, 62_u8] {
+            run(async {
+                let (consensus, machine) = start(&damaged).await.unwrap();
+                lead(&consensus).await;
+                consensus.read_barrier().await.unwrap();
+                assert_eq!(commands(&machine).len(), usize::from(count), "byte {at}");
+                consensus.propose(command(count)).await.unwrap();
+                consensus.checkpoint().await.unwrap();
+                consensus.shutdown().await;
+            });
+        }
+    }
+}
+
 /// A directory with two checkpoints and a log that goes back to the older one.
 fn storage_with_checkpoints() -> (Storage, Vec<String>) {
     run(async {
@@ -237,11 +279,7 @@ fn storage_with_checkpoints() -> (Storage, Vec<String>) {
             consensus.propose(command(number)).await.unwrap();
         }
         consensus.shutdown().await;
-        let names = consensus::Disk::list(&storage.attach()).unwrap();
-        let checkpoints: Vec<String> = names
-            .into_iter()
-            .filter(|name| name.starts_with("checkpoint-"))
-            .collect();
+        let checkpoints = checkpoint_names(&storage);
         assert_eq!(checkpoints.len(), 2);
         (storage.fork(), checkpoints)
     })
@@ -262,13 +300,70 @@ fn the_older_checkpoint_stands_in_for_a_damaged_one() {
             consensus.shutdown().await;
         });
     }
-    assert!(storage.damage(&checkpoints[0], 30, 1));
-    assert!(storage.damage(&checkpoints[1], 30, 1));
+    // The damaged one takes the place of no good one: the next can be damaged as well.
+    let damaged = storage.fork();
+    assert!(damaged.damage(&checkpoints[1], 30, 1));
+    for number in 70..73 {
+        run(async {
+            let (consensus, machine) = start(&damaged).await.unwrap();
+            lead(&consensus).await;
+            consensus.read_barrier().await.unwrap();
+            assert_eq!(commands(&machine).len(), usize::from(number));
+            consensus.propose(command(number)).await.unwrap();
+            consensus.checkpoint().await.unwrap();
+            consensus.shutdown().await;
+        });
+        let names = checkpoint_names(&damaged);
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names.contains(&String::from("checkpoint.damaged")));
+        assert!(names.contains(&checkpoints[0]) || number > 70);
+        assert!(damaged.damage(&names[1], 30, 1));
+    }
+}
+
+#[test]
+fn a_log_that_ends_before_a_damaged_checkpoint_does_not_stand_in_for_it() {
+    let storage = storage_with_five();
+    let name = "checkpoint-0000000000000063-0000000000000001";
+    let disk = storage.attach();
+    let file = consensus::Disk::create(&disk, name).unwrap();
+    file.write_at(0, b"what a leader sent").unwrap();
+    let error = run(async { start(&storage).await.err() });
+    match error {
+        Some(StartError::Damaged { file, .. }) => assert_eq!(file, name),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn without_a_good_checkpoint_a_log_that_was_dropped_is_refused() {
+    let storage = run(async {
+        let storage = Storage::new("disk", 1, Trace::begin());
+        let (consensus, _) = start(&storage).await.unwrap();
+        lead(&consensus).await;
+        for number in 0..60 {
+            let command = Bytes::from(vec![number; 1000]);
+            consensus.propose(command).await.unwrap();
+            if number % 20 == 19 {
+                consensus.checkpoint().await.unwrap();
+            }
+        }
+        consensus.shutdown().await;
+        storage.fork()
+    });
+    assert_eq!(storage.read(SEGMENT), None);
+    let names = checkpoint_names(&storage);
+    assert_eq!(names.len(), 2);
+    for name in &names {
+        assert!(storage.damage(name, 30, 1));
+    }
     let error = run(async { start(&storage).await.err() });
     assert!(
         matches!(error, Some(StartError::Damaged { .. })),
         "{error:?}"
     );
+    // Nothing is set aside that somebody may still want to repair.
+    assert_eq!(checkpoint_names(&storage), names);
 }
 
 #[test]
