@@ -138,7 +138,11 @@ impl Checkpointer {
             checkpoint::remove_old(&*disk)
         })
         .await?;
-        Ok(CheckpointFile { name, file })
+        Ok(CheckpointFile {
+            name,
+            file,
+            incoming: None,
+        })
     }
 
     /// Drops the log behind the older of two checkpoints, which the server falls back to if the newer is damaged.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,12 +11,12 @@ use openraft::storage::Snapshot;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::disk::{Disk, File};
+use crate::disk::Disk;
 use crate::log::{EntryId, Log};
 use crate::lost_tail::LostTail;
 use crate::peer::NodeId;
 use crate::raft::codec::{Chunk, Envelope, Malformed, Request, Response};
-use crate::raft::machine::{INCOMING_FILE, check_incoming};
+use crate::raft::machine::{IncomingFile, check_incoming};
 use crate::raft::{Raft, Vote, from_log_id};
 use crate::tasks;
 
@@ -35,13 +36,15 @@ pub(crate) struct Inbox {
     given: Option<Vote>,
     /// The checkpoint that is being received; one at a time.
     incoming: Mutex<Option<Incoming>>,
+    /// How many have been begun.
+    transfers: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Incoming {
     vote: Vote,
     last: EntryId,
-    file: Arc<dyn File>,
+    file: Arc<IncomingFile>,
     offset: u64,
 }
 
@@ -65,6 +68,7 @@ impl Inbox {
             votes_from,
             given,
             incoming: Mutex::default(),
+            transfers: AtomicU64::new(0),
         }
     }
 
@@ -181,11 +185,13 @@ impl Inbox {
             if chunk.offset != 0 {
                 return Ok(Response::SnapshotNext { offset: 0 });
             }
-            let file = self.disk.create(INCOMING_FILE)?;
+            // The one before makes room first.
+            *incoming = None;
+            let number = self.transfers.fetch_add(1, Ordering::Relaxed);
             *incoming = Some(Incoming {
                 vote: chunk.vote,
                 last: chunk.last,
-                file,
+                file: Arc::new(IncomingFile::create(&self.disk, number)?),
                 offset: 0,
             });
         }
@@ -200,7 +206,7 @@ impl Inbox {
         let file = Arc::clone(&receiving.file);
         let length = chunk.bytes.len() as u64;
         let written = tasks::blocking(&self.disk, move || {
-            file.write_at(chunk.offset, &chunk.bytes)
+            file.file.write_at(chunk.offset, &chunk.bytes)
         })
         .await;
         if let Err(error) = written {
@@ -214,10 +220,10 @@ impl Inbox {
             });
         }
         // Whatever comes of it, the next transfer starts anew.
+        let file = Arc::clone(&receiving.file);
         *incoming = None;
         crate::durable::pause(&*self.disk).await;
-        let disk = Arc::clone(&self.disk);
-        let (meta, file) = tasks::blocking(&self.disk, move || check_incoming(&*disk)).await?;
+        let (meta, file) = tasks::blocking(&self.disk, move || check_incoming(file)).await?;
         if meta.last_log_id.map(from_log_id) != Some(chunk.last) {
             return Ok(refused("the checkpoint stands at another entry"));
         }

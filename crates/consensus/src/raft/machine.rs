@@ -21,9 +21,6 @@ const BATCH_ENTRIES: usize = 1024;
 /// Bytes of commands that are applied at once, if one command doesn't take more.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// A checkpoint received from a leader, until it is installed.
-pub(crate) const INCOMING_FILE: &str = "incoming.tmp";
-
 /// A checkpoint that was found damaged. There is one of them at most, so that they can't fill the disk.
 const DAMAGED_FILE: &str = "checkpoint.damaged";
 
@@ -33,6 +30,37 @@ pub(crate) struct CheckpointFile {
     pub(crate) name: String,
     /// Stays usable when the file is removed meanwhile.
     pub(crate) file: Arc<dyn File>,
+    /// If it came from a leader and isn't installed yet.
+    pub(crate) incoming: Option<Arc<IncomingFile>>,
+}
+
+/// The file of a checkpoint that a leader sends, which is removed when nobody needs it any more.
+///
+/// Each transfer has a name of its own: one that was given up by its sender may still be being installed.
+#[derive(Debug)]
+pub(crate) struct IncomingFile {
+    disk: Arc<dyn Disk>,
+    name: String,
+    pub(crate) file: Arc<dyn File>,
+}
+
+impl IncomingFile {
+    /// Begins the transfer with this number, which no other has in the life of this server.
+    pub(crate) fn create(disk: &Arc<dyn Disk>, number: u64) -> io::Result<Self> {
+        let name = format!("incoming-{number}.tmp");
+        Ok(Self {
+            file: disk.create(&name)?,
+            disk: Arc::clone(disk),
+            name,
+        })
+    }
+}
+
+impl Drop for IncomingFile {
+    fn drop(&mut self) {
+        // It is not there any more if it was installed; and what stays is removed at the next start.
+        let _ = self.disk.remove(&self.name);
+    }
 }
 
 /// What the machine and those who make and send checkpoints know together.
@@ -261,6 +289,7 @@ impl Machine {
             CheckpointFile {
                 name: String::from(name),
                 file,
+                incoming: None,
             },
         );
         Ok(())
@@ -370,16 +399,23 @@ pub(crate) fn to_file_meta(meta: &SnapshotMeta) -> checkpoint::Meta {
 }
 
 /// Reads a checkpoint file that a leader sent, to the end.
-pub(crate) fn check_incoming(disk: &dyn Disk) -> io::Result<(SnapshotMeta, CheckpointFile)> {
-    let file = disk.open(INCOMING_FILE)?;
+pub(crate) fn check_incoming(
+    incoming: Arc<IncomingFile>,
+) -> io::Result<(SnapshotMeta, CheckpointFile)> {
+    let file = Arc::clone(&incoming.file);
     file.sync_data()?;
-    let meta = checkpoint::open(disk, INCOMING_FILE)?.check()?;
+    let source = checkpoint::FileSource {
+        file: Arc::clone(&file),
+        offset: 0,
+    };
+    let meta = checkpoint::Reader::new(source)?.check()?;
     let meta = to_snapshot_meta(&meta).map_err(io::Error::other)?;
     Ok((
         meta,
         CheckpointFile {
-            name: String::from(INCOMING_FILE),
+            name: incoming.name.clone(),
             file,
+            incoming: Some(incoming),
         },
     ))
 }
@@ -477,8 +513,8 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: CheckpointFile,
     ) -> io::Result<()> {
         let name = checkpoint::file_name(meta.last_log_id.map(from_log_id).unwrap_or_default());
-        if snapshot.name == INCOMING_FILE {
-            self.disk.rename(INCOMING_FILE, &name)?;
+        if snapshot.incoming.is_some() {
+            self.disk.rename(&snapshot.name, &name)?;
             crate::durable::pause(&*self.disk).await;
             self.disk.sync_dir()?;
         }
@@ -512,6 +548,7 @@ impl RaftStateMachine<Types> for Machine {
                 CheckpointFile {
                     name,
                     file: snapshot.file,
+                    incoming: None,
                 },
             ));
         }
@@ -546,5 +583,28 @@ impl RaftSnapshotBuilder<Types> for Builder {
         self.built
             .take()
             .ok_or_else(|| io::Error::other("there is no new checkpoint"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    #[test]
+    fn a_transfer_leaves_others_alone_and_nothing_behind() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        let first = Arc::new(IncomingFile::create(&disk, 1).unwrap());
+        let file = checkpoint::Writer::new(Arc::clone(&first.file), &checkpoint::Meta::default());
+        file.unwrap().finish().unwrap();
+        let refused = check_incoming(Arc::clone(&first));
+        assert!(refused.is_err(), "it has no members");
+        let second = IncomingFile::create(&disk, 2).unwrap();
+        second.file.write_at(0, b"other").unwrap();
+        assert!(first.file.len().unwrap() > 5);
+        // Installed under another name, which stays.
+        disk.rename(&first.name, "checkpoint").unwrap();
+        drop((first, second));
+        assert_eq!(disk.list().unwrap(), ["checkpoint"]);
     }
 }
