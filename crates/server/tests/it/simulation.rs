@@ -202,7 +202,7 @@ impl Life {
         let config = server::Config {
             seed: self.chance.random(),
             checking: Checking::InPlace,
-            hold_max: Duration::from_millis(700),
+            hold_max: Duration::from_millis(100),
             ..setup::config(&peer(id).name)
         };
         let clock = CrookedClock {
