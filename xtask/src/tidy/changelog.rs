@@ -7,6 +7,7 @@ const KINDS: &[&str] = &[
     "Added",
     "Changed",
     "Different on purpose",
+    "Not there yet",
     "Fixed",
     "Removed",
     "Security",
