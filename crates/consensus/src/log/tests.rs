@@ -1,8 +1,8 @@
 //! Torn and damaged logs: what is decided about every byte.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
 
@@ -389,10 +389,18 @@ fn the_entries_that_fit_into_some_bytes_are_the_newest() {
 struct Cramped {
     inner: MemoryDisk,
     spares: AtomicUsize,
+    /// If so, half a spare leaves no room for a segment, and is still being made when one is needed.
+    is_tight: bool,
+    /// How often there was no room for a segment.
+    refusals: Arc<(Mutex<usize>, Condvar)>,
 }
 
 #[derive(Debug)]
-struct NoRoom(Arc<dyn File>);
+struct NoRoom {
+    file: Arc<dyn File>,
+    /// Fails after the first of them.
+    waits_for: Option<Arc<(Mutex<usize>, Condvar)>>,
+}
 
 impl Disk for Cramped {
     fn lock(&self) -> io::Result<()> {
@@ -408,12 +416,18 @@ impl Disk for Cramped {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        if name == "roll.tmp" && self.is_tight && self.inner.open("spare").is_ok() {
+            *self.refusals.0.lock().unwrap() += 1;
+            self.refusals.1.notify_all();
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = self.inner.create(name)?;
         if name != "spare" {
             return Ok(file);
         }
         self.spares.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(NoRoom(file)))
+        let waits_for = self.is_tight.then(|| Arc::clone(&self.refusals));
+        Ok(Arc::new(NoRoom { file, waits_for }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -439,28 +453,32 @@ impl Disk for Cramped {
 
 impl File for NoRoom {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
+        self.file.read_at(offset, out)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
+        self.file.write_at(offset, bytes)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn write_zeros(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len / 2)?;
+        self.file.set_len(len / 2)?;
+        if let Some(refusals) = &self.waits_for {
+            let count = refusals.0.lock().unwrap();
+            drop(refusals.1.wait_while(count, |count| *count == 0).unwrap());
+        }
         Err(io::ErrorKind::StorageFull.into())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 
@@ -478,6 +496,24 @@ fn a_spare_that_finds_no_room_is_removed_and_tried_once_for_each_segment() {
     assert!(!names.contains(&String::from("spare")), "{names:?}");
     let spares = disk.spares.load(Ordering::Relaxed);
     assert!((1..=names.len()).contains(&spares), "{spares} of {names:?}");
+}
+
+#[test]
+fn a_segment_takes_the_room_of_half_a_spare() {
+    let disk = Arc::new(Cramped {
+        is_tight: true,
+        ..Cramped::default()
+    });
+    runtime().block_on(async {
+        let (log, tasks) = open(&disk);
+        for index in 0..300 {
+            append(&log, vec![entry(index)]).await;
+        }
+        close(log, tasks).await;
+    });
+    assert!(*disk.refusals.0.lock().unwrap() > 0);
+    let names = disk.list().unwrap();
+    assert!(!names.contains(&String::from("spare")), "{names:?}");
 }
 
 #[cfg(feature = "sim")]
