@@ -326,9 +326,15 @@ impl Cluster {
         });
         let has_peers = self.servers.len() > 1;
         let decays = self.chance.random_bool(0.3);
+        let is_killed = self.chance.random_bool(0.25);
         let server = &mut self.servers[place];
-        server.storage.crash(others_are_whole);
-        if others_are_whole && has_peers && decays {
+        if is_killed {
+            // What wasn't synced is still there, until the power fails.
+            server.storage.kill();
+        } else {
+            server.storage.crash(others_are_whole);
+        }
+        if !is_killed && others_are_whole && has_peers && decays {
             server.storage.damage_newest_record();
         }
         self.network.disconnect(server.id);
