@@ -9,7 +9,7 @@
 //!
 //! Where to start reading: [`Consensus`] is the handle; `log/` is the segment log (its format is in `docs/log.md`);
 //! `checkpoint.rs` the files that let the log be dropped; `raft/` is the only place that names the Raft library's types
-//! for storage and network; [`sim`] is a disk and a network that fail from a seed.
+//! for storage and network; `sim` is a disk and a network that fail from a seed.
 //!
 //! To add a disk, implement [`Disk`] beside `disk/real.rs` and run the suite in `tests/it/disk.rs` on it.
 

@@ -1,7 +1,7 @@
 //! The only part with promises about durability: one directory of flat files.
 //!
 //! [`RealDisk`] keeps them in the file system, [`MemoryDisk`] in memory (for `-dev`),
-//! [`SimDisk`](crate::sim::SimDisk) in memory with faults from a seed.
+//! `sim::SimDisk` in memory with faults from a seed.
 //! All calls block, so where [`Disk::workers`] says so they are made from threads of their own, but for short ones.
 
 mod memory;
