@@ -46,7 +46,7 @@ pub struct Config {
     /// 16 MiB.
     pub segment_bytes: u64,
     /// Bytes of recent entries kept in memory, so that applying and replicating don't read the disk. Entries that
-    /// aren't yet on disk are kept beyond that. Default 8 MiB.
+    /// aren't yet on disk are kept beyond that. Default 4 MiB.
     pub cache_bytes: usize,
     /// The seed of all chance in here: election timeouts and the like. In production drawn at random by the caller, in
     /// the simulator chosen.
@@ -70,7 +70,7 @@ impl Default for Config {
             trailing_bytes: 64 << 20,
             first_segment_bytes: 256 << 10,
             segment_bytes: 16 << 20,
-            cache_bytes: 8 << 20,
+            cache_bytes: 4 << 20,
             seed: 0,
         }
     }
