@@ -11,7 +11,7 @@ pub(crate) fn failed(error: &Error) -> Response {
 }
 
 fn status(error: &Error) -> StatusCode {
-    match error {
+    match error.kind() {
         Error::PermissionDenied | Error::PermissionDeniedBecause(_) | Error::AclNotFound => {
             StatusCode::FORBIDDEN
         }
@@ -24,7 +24,8 @@ fn status(error: &Error) -> StatusCode {
         | Error::Restored
         | Error::OutcomeUnknown
         | Error::Unavailable(_)
-        | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        | Error::Internal(_)
+        | Error::Remote(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -11,7 +11,7 @@ use agent::{Agent, Identity, Role, Section, Sections, Start};
 use anyhow::Context as _;
 use api::http::{Engine, Listener, UnixSocketOptions};
 use consensus::{Disk, MemoryDisk, RealDisk};
-use server::{NoPeers, Server, SystemClock};
+use server::{NoPeers, Parts, Server, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -202,16 +202,13 @@ async fn start_server(settings: &Settings) -> anyhow::Result<Server> {
         seed: rand::random(),
         ..consensus::Config::default()
     };
-    let transport = Arc::new(NoPeers);
-    let server = Server::start(
-        config,
-        log,
+    let parts = Parts {
         disk,
-        transport,
-        Arc::new(SystemClock),
-        bootstrap,
-    )
-    .await?;
+        transport: Arc::new(NoPeers),
+        calls: Arc::new(rpc::NoCalls),
+        clock: Arc::new(SystemClock),
+    };
+    let server = Server::start(config, log, parts, bootstrap).await?;
     if !bootstrap && !server.consensus().initialized().await {
         server.shutdown().await;
         anyhow::bail!(

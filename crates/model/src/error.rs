@@ -41,9 +41,27 @@ pub enum Error {
     /// This server is broken or stopping.
     #[error("{0}")]
     Internal(String),
+    /// Another server said so; each one that passed it on adds its words in front, as the original does.
+    #[error("rpc error: {0}")]
+    Remote(Box<Self>),
 }
 
 impl Error {
+    /// What went wrong, wherever that was.
+    pub fn kind(&self) -> &Self {
+        let mut error = self;
+        while let Self::Remote(inner) = error {
+            error = inner;
+        }
+        error
+    }
+
+    /// The same error as it looks after one hop from server to server.
+    #[must_use]
+    pub fn from_afar(self) -> Self {
+        Self::Remote(Box::new(self))
+    }
+
     /// An [`Error::Invalid`] with this text.
     pub fn invalid(text: impl Into<String>) -> Self {
         Self::Invalid(text.into())

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use model::{Answer, Ask, Command, Error, Index, Question, Reply, Text};
+use model::{
+    Answer, Ask, Command, Error, Index, Operated, Operation, Peers, Question, Reply, Text,
+};
+use serde::{Deserialize, Serialize};
 
 use crate::ByteStream;
 
 /// How fresh an answer must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Consistency {
     /// The leader answers, trusting its lease.
     #[default]
@@ -22,7 +25,7 @@ pub enum Consistency {
 }
 
 /// What goes with a question.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReadOptions {
     /// Whose question it is; empty for nobody's.
     pub token: Text,
@@ -37,7 +40,7 @@ pub struct ReadOptions {
 }
 
 /// What goes with a command.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WriteOptions {
     /// Whose command it is; empty for nobody's.
     pub token: Text,
@@ -46,7 +49,7 @@ pub struct WriteOptions {
 }
 
 /// What goes with the saving of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SaveOptions {
     /// Whose wish it is.
     pub token: Text,
@@ -57,7 +60,7 @@ pub struct SaveOptions {
 }
 
 /// What goes with a restore.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RestoreOptions {
     /// Whose wish it is.
     pub token: Text,
@@ -68,7 +71,7 @@ pub struct RestoreOptions {
 }
 
 /// How an answer stands in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Meta {
     /// The index to wait from.
     pub index: Index,
@@ -78,8 +81,19 @@ pub struct Meta {
     pub known_leader: bool,
 }
 
+/// What goes with an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OperateOptions {
+    /// Whose wish it is; empty for nobody's.
+    pub token: Text,
+    /// Where; empty for this agent's datacenter.
+    pub datacenter: Text,
+    /// Whether any server may answer from what it has.
+    pub stale: bool,
+}
+
 /// An answer and how it stands in time.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Answered<A> {
     /// The answer.
     pub answer: A,
@@ -88,7 +102,7 @@ pub struct Answered<A> {
 }
 
 /// What a restore left out, on request.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Restored {
     /// Kinds of records that there is no table for, and how many of each were skipped.
     pub skipped: Vec<(String, u64)>,
@@ -101,15 +115,6 @@ pub struct Save {
     pub meta: Meta,
     /// The archive.
     pub archive: ByteStream,
-}
-
-/// Who takes part in consensus, as the servers see it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Peers {
-    /// The leader's `ip:port`, or empty.
-    pub leader: String,
-    /// Every voter's `ip:port`.
-    pub servers: Vec<String>,
 }
 
 /// Where the servers are: in this process, over there, or made up for a test.
@@ -138,8 +143,12 @@ pub trait Backend: Send + Sync + 'static {
         archive: ByteStream,
     ) -> BoxFuture<'static, Result<Restored, Error>>;
 
-    /// Who leads and who votes, without asking the leader.
-    fn peers(&self) -> Peers;
+    /// Does or tells something beside the state.
+    fn operate(
+        &self,
+        operation: Operation,
+        options: OperateOptions,
+    ) -> BoxFuture<'static, Result<Operated, Error>>;
 }
 
 /// The handle through which everything above asks the servers.
@@ -204,8 +213,31 @@ impl Cluster {
         self.0.restore(options, archive).await
     }
 
+    /// Does or tells something beside the state.
+    ///
+    /// # Errors
+    /// What the servers say.
+    pub async fn operate(
+        &self,
+        operation: Operation,
+        options: OperateOptions,
+    ) -> Result<Operated, Error> {
+        self.0.operate(operation, options).await
+    }
+
     /// Who leads and who votes, without asking the leader.
-    pub fn peers(&self) -> Peers {
-        self.0.peers()
+    ///
+    /// # Errors
+    /// If no server can be asked.
+    pub async fn peers(&self) -> Result<Peers, Error> {
+        match self
+            .operate(Operation::Peers, OperateOptions::default())
+            .await?
+        {
+            Operated::Peers(peers) => Ok(peers),
+            Operated::Nothing | Operated::RaftConfiguration(_) | Operated::Keyring(_) => Err(
+                Error::Internal("a server answered another question".to_owned()),
+            ),
+        }
     }
 }

@@ -6,11 +6,13 @@
 //!
 //! Start with [`Cluster`]; a further way to reach servers is one more [`Backend`].
 
+mod calls;
 mod cluster;
 mod stream;
 
+pub use calls::{CallError, Calls, Hop, NoCalls, Refusal, Request, Response, Serve, ServerAddress};
 pub use cluster::{
-    Answered, Backend, Cluster, Consistency, Meta, Peers, ReadOptions, RestoreOptions, Restored,
-    Save, SaveOptions, WriteOptions,
+    Answered, Backend, Cluster, Consistency, Meta, OperateOptions, ReadOptions, RestoreOptions,
+    Restored, Save, SaveOptions, WriteOptions,
 };
 pub use stream::{Bodies, ByteSender, ByteStream, StreamError, byte_stream};

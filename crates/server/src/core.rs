@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use consensus::{Consensus, Disk, Leadership, Transport};
 use futures::future::BoxFuture;
-use model::{Answer, Command, Error, Question, Reply};
+use model::{Answer, Command, Error, Operated, Operation, Question, Reply};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rpc::{
-    Answered, Backend, ByteStream, Cluster, Peers, ReadOptions, RestoreOptions, Restored, Save,
-    SaveOptions, WriteOptions,
+    Answered, Backend, ByteStream, Calls, Cluster, OperateOptions, ReadOptions, RestoreOptions,
+    Restored, Save, SaveOptions, WriteOptions,
 };
 use store::{Shared, Store};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::machine::Machine;
-use crate::{Config, leader, read, restore, save, write};
+use crate::{Config, leader, operate, read, restore, save, write};
 
 /// The wall clock, read where the leader settles a command and nowhere else.
 pub trait WallClock: Send + Sync + 'static {
@@ -64,9 +64,23 @@ pub struct ServerStatus {
     pub is_leader: bool,
 }
 
+/// What a server stands on; each has a second form in the simulator.
+pub struct Parts {
+    /// Where the log lies.
+    pub disk: Arc<dyn Disk>,
+    /// Carries the log's messages to the peers.
+    pub transport: Arc<dyn Transport>,
+    /// Carries requests to other servers.
+    pub calls: Arc<dyn Calls>,
+    /// The clock on the wall.
+    pub clock: Arc<dyn WallClock>,
+}
+
 /// What the pipelines share.
 pub(crate) struct Core {
     pub(crate) config: Config,
+    /// The way to the other servers.
+    pub(crate) calls: Arc<dyn Calls>,
     pub(crate) consensus: Consensus,
     pub(crate) shared: Shared,
     pub(crate) clock: Arc<dyn WallClock>,
@@ -170,6 +184,12 @@ impl Core {
     }
 }
 
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
 /// A running server.
 pub struct Server {
     core: Arc<Core>,
@@ -195,11 +215,15 @@ impl Server {
     pub async fn start(
         config: Config,
         log: consensus::Config,
-        disk: Arc<dyn Disk>,
-        transport: Arc<dyn Transport>,
-        clock: Arc<dyn WallClock>,
+        parts: Parts,
         bootstrap: bool,
     ) -> Result<Self, StartError> {
+        let Parts {
+            disk,
+            transport,
+            calls,
+            clock,
+        } = parts;
         let store = Store::new();
         let shared = store.shared();
         let replaced = Arc::new(watch::Sender::new(0));
@@ -219,6 +243,7 @@ impl Server {
             leadership: consensus.leadership(),
             config,
             consensus,
+            calls,
             shared,
             clock,
             ready: AtomicU64::new(0),
@@ -316,11 +341,12 @@ impl Backend for InProcess {
         Box::pin(async move { restore::restore(&core, options, archive).await })
     }
 
-    fn peers(&self) -> Peers {
-        let status = self.0.consensus.status();
-        Peers {
-            leader: status.leader.map(|peer| peer.address).unwrap_or_default(),
-            servers: status.voters.into_iter().map(|peer| peer.address).collect(),
-        }
+    fn operate(
+        &self,
+        operation: Operation,
+        options: OperateOptions,
+    ) -> BoxFuture<'static, Result<Operated, Error>> {
+        let core = Arc::clone(&self.0);
+        Box::pin(async move { operate::operate(&core, operation, options).await })
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod core;
 mod leader;
 mod machine;
+mod operate;
 mod read;
 mod registry;
 mod restore;
@@ -21,4 +22,4 @@ mod write;
 
 pub use alone::NoPeers;
 pub use config::{Checking, Config};
-pub use core::{Server, ServerStatus, StartError, SystemClock, WallClock};
+pub use core::{Parts, Server, ServerStatus, StartError, SystemClock, WallClock};

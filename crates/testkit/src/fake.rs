@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use model::{Answer, Command, Error, Question, Reply};
+use model::{Answer, Command, Error, Operated, Operation, Peers, Question, Reply};
 use rpc::{
-    Answered, Backend, ByteStream, Cluster, Meta, Peers, ReadOptions, RestoreOptions, Restored,
-    Save, SaveOptions, StreamError, WriteOptions, byte_stream,
+    Answered, Backend, ByteStream, Cluster, Meta, OperateOptions, ReadOptions, RestoreOptions,
+    Restored, Save, SaveOptions, StreamError, WriteOptions, byte_stream,
 };
 
 /// A cluster that is made up.
@@ -35,6 +35,8 @@ pub enum Fake {
     Save(Meta, Vec<Result<Bytes, StreamError>>),
     /// To a restore, once the archive was read to its end.
     Restored(Restored),
+    /// To an operation; [`Operation::Peers`] needs none.
+    Operated(Operated),
     /// To anything; a restore gets it before its archive is read.
     Error(Error),
     /// What follows comes only when it was asked for a second time.
@@ -50,6 +52,8 @@ pub enum Asked {
     Write(Command, WriteOptions),
     /// The wish for a snapshot.
     Save(SaveOptions),
+    /// An operation other than [`Operation::Peers`].
+    Operate(Operation, OperateOptions),
     /// A restore, and what was read of its archive.
     Restore(RestoreOptions, Result<Bytes, StreamError>),
 }
@@ -192,7 +196,22 @@ impl Backend for FakeCluster {
         })
     }
 
-    fn peers(&self) -> Peers {
-        self.state().peers.clone()
+    fn operate(
+        &self,
+        operation: Operation,
+        options: OperateOptions,
+    ) -> BoxFuture<'static, Result<Operated, Error>> {
+        if operation == Operation::Peers {
+            let peers = self.state().peers.clone();
+            return Box::pin(std::future::ready(Ok(Operated::Peers(peers))));
+        }
+        let next = self.clone().next(Asked::Operate(operation, options));
+        Box::pin(async {
+            match next.await {
+                Fake::Operated(operated) => Ok(operated),
+                Fake::Error(error) => Err(error),
+                other => Err(unfit(&other)),
+            }
+        })
     }
 }

@@ -25,8 +25,9 @@ use api::Config;
 use api::http::{Reaction, Request, Response, ResponseBody, Service};
 use bytes::Bytes;
 use futures::StreamExt;
+use model::Peers;
 use model::Text;
-use rpc::{Consistency, Meta, Peers, ReadOptions, WriteOptions};
+use rpc::{Consistency, Meta, ReadOptions, WriteOptions};
 use testkit::{Asked, FakeCluster};
 
 use crate::given;
@@ -234,6 +235,11 @@ fn shown_question(asked: &Asked) -> String {
             text + &from(token, datacenter)
         }
         Asked::Save(options) => format!("{options:?}"),
+        Asked::Operate(operation, options) => format!(
+            "{operation:?}{}{}",
+            if options.stale { " stale" } else { "" },
+            from(&options.token, &options.datacenter)
+        ),
         Asked::Restore(options, archive) => format!("{options:?} {archive:?}"),
     }
 }

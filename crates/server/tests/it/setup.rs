@@ -10,7 +10,7 @@ use rpc::{
     Answered, ByteStream, Cluster, ReadOptions, RestoreOptions, Restored, SaveOptions,
     WriteOptions, byte_stream,
 };
-use server::{Config, NoPeers, Server, SystemClock, WallClock};
+use server::{Config, NoPeers, Parts, Server, SystemClock, WallClock};
 
 /// A server and the way to ask it.
 pub(crate) struct Alone {
@@ -49,10 +49,13 @@ impl Alone {
             address: config.raft_address(),
             ..consensus::Config::default()
         };
-        let disk = Arc::new(MemoryDisk::new());
-        let server = Server::start(config, log, disk, Arc::new(NoPeers), clock, true)
-            .await
-            .unwrap();
+        let parts = Parts {
+            disk: Arc::new(MemoryDisk::new()),
+            transport: Arc::new(NoPeers),
+            calls: Arc::new(rpc::NoCalls),
+            clock,
+        };
+        let server = Server::start(config, log, parts, true).await.unwrap();
         server
             .wait_for_leader(Duration::from_secs(60))
             .await

@@ -12,7 +12,7 @@ use model::{Error, Index, KvList, Reply, Text};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rpc::{Cluster, Consistency, ReadOptions, RestoreOptions, WriteOptions};
-use server::{Checking, Server, WallClock};
+use server::{Checking, Parts, Server, WallClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -209,9 +209,13 @@ impl Life {
             begun: self.begun,
             chance: Mutex::new(StdRng::seed_from_u64(self.chance.random())),
         };
-        let transport = Arc::new(self.network.transport(id));
-        let disk = Arc::new(self.places[place].storage.attach());
-        let server = Server::start(config, log, disk, transport, Arc::new(clock), false)
+        let parts = Parts {
+            disk: Arc::new(self.places[place].storage.attach()),
+            transport: Arc::new(self.network.transport(id)),
+            calls: Arc::new(rpc::NoCalls),
+            clock: Arc::new(clock),
+        };
+        let server = Server::start(config, log, parts, false)
             .await
             .unwrap_or_else(|error| panic!("{}: server {id} cannot start: {error}", self.what));
         self.network.connect(server.consensus());

@@ -1,0 +1,140 @@
+//! What an operator asks of the servers besides the state: who takes part, and with which keys they gossip.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Index, Need, NodeCoordinate};
+
+/// Something that a server does or tells without the log's part in it being the caller's business.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Who leads and who votes, as the server that is asked knows it. Answers [`Operated::Peers`].
+    Peers,
+    /// Who takes part in consensus. Answers [`Operated::RaftConfiguration`].
+    RaftConfiguration,
+    /// Takes the server with this `ip:port` out of consensus. Answers [`Operated::Nothing`].
+    RaftRemovePeer(String),
+    /// Looks at or changes the keys of gossip. Answers [`Operated::Keyring`].
+    Keyring(KeyringVerb),
+    /// Where a node is now; written with others' in batches. Answers [`Operated::Nothing`].
+    UpdateCoordinate(Box<NodeCoordinate>),
+}
+
+/// What an [`Operation`] answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Operated {
+    /// It is done.
+    Nothing,
+    /// Who leads and who votes.
+    Peers(Peers),
+    /// Who takes part in consensus.
+    RaftConfiguration(RaftConfiguration),
+    /// What the members of each pool said.
+    Keyring(Vec<KeyringPool>),
+}
+
+impl Operation {
+    /// What its asker must bring.
+    pub fn need(&self) -> Need {
+        match self {
+            Self::Peers | Self::UpdateCoordinate(_) => Need::Nothing,
+            // What rules say about operators and keyrings comes with the enforcement of rules.
+            Self::RaftConfiguration | Self::RaftRemovePeer(_) | Self::Keyring(_) => Need::Token,
+        }
+    }
+
+    /// Whether only the leader can do it; any server does the rest.
+    pub fn needs_leader(&self) -> bool {
+        match self {
+            Self::RaftConfiguration | Self::RaftRemovePeer(_) => true,
+            Self::Peers | Self::Keyring(_) | Self::UpdateCoordinate(_) => false,
+        }
+    }
+}
+
+/// Who takes part in consensus, as a server sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Peers {
+    /// The leader's `ip:port`, or empty.
+    pub leader: String,
+    /// Every voter's `ip:port`.
+    pub servers: Vec<String>,
+}
+
+/// The members of consensus and how old that list is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RaftConfiguration {
+    /// The members.
+    pub servers: Vec<RaftServer>,
+    /// The log's index at which this became so.
+    pub index: Index,
+}
+
+/// A member of consensus.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RaftServer {
+    /// The name of its node, or `(unknown)` if gossip does not know it.
+    pub node: String,
+    /// Its `ip:port`, which is also what the original shows as its id.
+    pub address: String,
+    /// Whether it leads.
+    pub leader: bool,
+    /// Whether it votes.
+    pub voter: bool,
+}
+
+/// What to do with the keys of gossip. Keys are written in base64.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyringVerb {
+    /// Tell which there are.
+    List,
+    /// Let all members decrypt with this one as well.
+    Install(String),
+    /// Encrypt with this one from now on.
+    Use(String),
+    /// Forget this one.
+    Remove(String),
+}
+
+impl std::fmt::Debug for KeyringVerb {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::List => "List",
+            Self::Install(_) => "Install",
+            Self::Use(_) => "Use",
+            Self::Remove(_) => "Remove",
+        })
+    }
+}
+
+/// What the members of one pool said about their keys.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KeyringPool {
+    /// Whether it is the pool of servers of all datacenters.
+    pub wan: bool,
+    /// The datacenter of the server that asked.
+    pub datacenter: String,
+    /// What went wrong, by member.
+    pub messages: BTreeMap<String, String>,
+    /// The keys in base64, and how many members have each.
+    pub keys: BTreeMap<String, u64>,
+    /// How many members there are.
+    pub members: u64,
+    /// What went wrong as a whole; empty if nothing did.
+    pub error: String,
+}
+
+impl std::fmt::Debug for KeyringPool {
+    /// Without the keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyringPool")
+            .field("wan", &self.wan)
+            .field("datacenter", &self.datacenter)
+            .field("messages", &self.messages)
+            .field("members", &self.members)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
