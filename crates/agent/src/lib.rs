@@ -24,6 +24,7 @@
 //! assert_eq!(agent.member().tags["role"], "consul");
 //! ```
 
+mod journal;
 mod settings;
 mod stats;
 
@@ -32,6 +33,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use journal::{Journal, Lines, Severity};
 pub use settings::{Ports, Settings};
 pub use stats::{Section, Sections, Stats};
 

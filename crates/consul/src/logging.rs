@@ -1,14 +1,17 @@
-//! The agent's log: lines in the original's form, on standard output, after the banner.
+//! The agent's log: lines in the original's form, on standard output, after the banner, and for whoever follows with `consul monitor`.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use agent::{Journal, Severity};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::reload;
 
 use crate::config::LogLevel;
 
@@ -20,7 +23,11 @@ const QUIET: [&str; 3] = ["openraft", "hyper", "reqwest"];
 
 /// The end of the log that the program holds: lines wait until the banner was printed.
 #[derive(Debug, Clone)]
-pub struct Log(Arc<Mutex<Held>>);
+pub struct Log {
+    held: Arc<Mutex<Held>>,
+    levels: Arc<Levels>,
+    journal: Journal,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -28,30 +35,97 @@ struct Held {
     lines: Option<String>,
 }
 
+/// What is printed, and what is made at all because somebody follows the log.
+#[derive(Debug)]
+struct Levels {
+    /// Places in [`Severity::ALL`]; the second is its length if nobody follows.
+    printed: AtomicUsize,
+    followed: AtomicUsize,
+    /// Set once the log has started.
+    filter: OnceLock<reload::Handle<Targets, tracing_subscriber::Registry>>,
+}
+
+impl Levels {
+    /// Makes the lines that somebody wants, and no others: those cost nothing.
+    fn apply(&self) {
+        let least = self
+            .printed
+            .load(Ordering::Relaxed)
+            .min(self.followed.load(Ordering::Relaxed));
+        if let (Some(filter), Some(level)) = (self.filter.get(), Severity::ALL.get(least)) {
+            // It fails only if logging has ended.
+            let _ = filter.reload(targets(*level));
+        }
+    }
+
+    fn prints(&self, level: Severity) -> bool {
+        level as usize >= self.printed.load(Ordering::Relaxed)
+    }
+}
+
 impl Log {
+    fn new(level: LogLevel) -> Self {
+        let levels = Arc::new(Levels {
+            printed: AtomicUsize::new(severity(level) as usize),
+            followed: AtomicUsize::new(Severity::ALL.len()),
+            filter: OnceLock::new(),
+        });
+        let watched = Arc::clone(&levels);
+        let journal = Journal::new(move |least| {
+            let least = least.map_or(Severity::ALL.len(), |least| least as usize);
+            watched.followed.store(least, Ordering::Relaxed);
+            watched.apply();
+        });
+        let held = Held {
+            lines: Some(String::new()),
+        };
+        Self {
+            held: Arc::new(Mutex::new(held)),
+            levels,
+            journal,
+        }
+    }
+
     /// Starts logging for the whole process.
     ///
     /// # Errors
     /// If something logs already.
     pub fn start(level: LogLevel) -> anyhow::Result<Self> {
-        let log = Self(Arc::new(Mutex::new(Held {
-            lines: Some(String::new()),
-        })));
-        let layer = Lines { log: log.clone() }.with_filter(filter(level));
+        let log = Self::new(level);
+        let (filter, handle) = reload::Layer::new(targets(severity(level)));
+        // Nobody else has this log yet.
+        let _ = log.levels.filter.set(handle);
+        let layer = Lines { log: log.clone() }.with_filter(filter);
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
         Ok(log)
     }
 
+    /// Prints lines of this level and above from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        let level = severity(level) as usize;
+        self.levels.printed.store(level, Ordering::Relaxed);
+        self.levels.apply();
+    }
+
+    /// The log for those who follow it.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Prints what has waited; from now on lines go out at once.
     pub fn release(&self) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lines) = held.lines.take() {
             print(&lines);
         }
     }
 
-    fn line(&self, line: &str) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn line(&self, level: Severity, line: &str) {
+        self.journal.push(level, line.trim());
+        if !self.levels.prints(level) {
+            return;
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut held.lines {
             Some(lines) if lines.len() + line.len() > HELD_BYTES_MAX => {}
             Some(lines) => lines.push_str(line),
@@ -67,13 +141,23 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn filter(level: LogLevel) -> Targets {
+fn severity(level: LogLevel) -> Severity {
+    match level {
+        LogLevel::Trace => Severity::Trace,
+        LogLevel::Debug => Severity::Debug,
+        LogLevel::Info => Severity::Info,
+        LogLevel::Warn => Severity::Warn,
+        LogLevel::Err => Severity::Err,
+    }
+}
+
+fn targets(level: Severity) -> Targets {
     let (level, libraries) = match level {
-        LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
-        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::ERROR),
-        LogLevel::Info => (LevelFilter::INFO, LevelFilter::ERROR),
-        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::ERROR),
-        LogLevel::Err => (LevelFilter::ERROR, LevelFilter::ERROR),
+        Severity::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
+        Severity::Debug => (LevelFilter::DEBUG, LevelFilter::ERROR),
+        Severity::Info => (LevelFilter::INFO, LevelFilter::ERROR),
+        Severity::Warn => (LevelFilter::WARN, LevelFilter::ERROR),
+        Severity::Err => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
     Targets::new()
         .with_default(level)
@@ -90,26 +174,26 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut line = String::with_capacity(128);
         let now = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
         let metadata = event.metadata();
+        let level = level(metadata);
         let _ = write!(
             line,
             "    {now} [{}] {}:",
-            level(metadata),
+            level.name(),
             component(metadata)
         );
         event.record(&mut Fields(&mut line));
         line.push('\n');
-        self.log.line(&line);
+        self.log.line(level, &line);
     }
 }
 
-/// The original's names of levels.
-fn level(metadata: &Metadata<'_>) -> &'static str {
+fn level(metadata: &Metadata<'_>) -> Severity {
     match *metadata.level() {
-        Level::ERROR => "ERR",
-        Level::WARN => "WARN",
-        Level::INFO => "INFO",
-        Level::DEBUG => "DEBUG",
-        Level::TRACE => "TRACE",
+        Level::ERROR => Severity::Err,
+        Level::WARN => Severity::Warn,
+        Level::INFO => Severity::Info,
+        Level::DEBUG => Severity::Debug,
+        Level::TRACE => Severity::Trace,
     }
 }
 
@@ -147,20 +231,45 @@ mod tests {
 
     #[test]
     fn lines_have_the_original_form() {
-        let log = Log(Arc::new(Mutex::new(Held {
-            lines: Some(String::new()),
-        })));
-        let layer = Lines { log: log.clone() }.with_filter(filter(LogLevel::Info));
+        let log = Log::new(LogLevel::Info);
+        let layer = Lines { log: log.clone() }.with_filter(targets(Severity::Info));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::error!(target: "consensus::log", file = "x", "cannot\nsync");
             tracing::debug!("not shown");
             tracing::info!(target: "openraft::core", "not shown either");
         });
-        let held = log.0.lock().unwrap();
+        let held = log.held.lock().unwrap();
         let lines = held.lines.as_deref().unwrap();
         let (indent, rest) = lines.split_at(4);
         assert_eq!(indent, "    ");
         assert_eq!(&rest[19..], " [ERR] consensus: cannot\\nsync file=x\n");
         assert_eq!(rest.as_bytes()[4], b'/');
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_more_than_is_printed() {
+        let log = Log::new(LogLevel::Warn);
+        let (filter, handle) = reload::Layer::new(targets(Severity::Warn));
+        log.levels.filter.set(handle).unwrap();
+        let layer = Lines { log: log.clone() }.with_filter(filter);
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let _logs_here = tracing::subscriber::set_default(subscriber);
+        tracing::debug!("before anybody followed");
+        let mut lines = log.journal().follow(Severity::Debug);
+        tracing::debug!("seen by the follower");
+        tracing::warn!("seen by both");
+        let seen = [lines.next().await.unwrap(), lines.next().await.unwrap()];
+        assert!(
+            seen[0].ends_with(" [DEBUG] consul: seen by the follower"),
+            "{}",
+            seen[0]
+        );
+        assert!(seen[1].ends_with("seen by both"), "{}", seen[1]);
+        drop(lines);
+        log.set_level(LogLevel::Err);
+        tracing::warn!("too little now");
+        let printed = log.held.lock().unwrap().lines.clone().unwrap();
+        assert!(printed.ends_with("seen by both\n"), "{printed}");
+        assert_eq!(printed.lines().count(), 1);
     }
 }
