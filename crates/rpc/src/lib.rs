@@ -9,6 +9,7 @@
 mod calls;
 mod cluster;
 mod stream;
+pub mod tls;
 
 pub use calls::{CallError, Calls, Hop, NoCalls, Refusal, Request, Response, Serve, ServerAddress};
 pub use cluster::{

@@ -31,3 +31,5 @@ pub mod archive;
 pub mod compact;
 
 pub mod frame;
+
+pub mod pem;
