@@ -1,16 +1,29 @@
-//! What this node knows and does: today who it is, and what it says of itself.
+//! What this node knows and does: who it is, who its neighbours are, and what it says of itself.
 //!
 //! An [`Agent`] is a cheap handle that the faces hold.
 //! It knows nothing of HTTP or JSON, and never how a server works: what a server has to tell comes through [`Stats`].
+//! What only the whole program can do, such as leaving, it passes on as a [`Wish`].
 //!
 //! Start with [`Agent`]; a further thing to tell is a field of [`Identity`] or [`Settings`].
 //!
 //! ```
 //! use agent::{Agent, Identity, Role, Section, Sections, Settings, Start};
+//! # use agent::{JoinError, Member, Neighbours, Parts};
+//! # struct Nobody;
+//! # impl Neighbours for Nobody {
+//! #     fn members(&self) -> Vec<Member> { Vec::new() }
+//! #     fn coordinate(&self) -> Option<model::Coordinate> { None }
+//! #     fn join(&self, _: Vec<String>) -> futures::future::BoxFuture<'static, Result<usize, JoinError>> {
+//! #         Box::pin(async { Ok(0) })
+//! #     }
+//! #     fn force_leave(&self, _: String) -> futures::future::BoxFuture<'static, ()> { Box::pin(async {}) }
+//! # }
 //!
 //! let identity = Identity {
 //!     node: "n1".to_owned(),
 //!     datacenter: "dc1".to_owned(),
+//!     id: String::new(),
+//!     meta: Default::default(),
 //!     address: [10, 0, 0, 1].into(),
 //!     address_wan: [10, 0, 0, 1].into(),
 //!     role: Role::Server(Start::Bootstrap),
@@ -20,22 +33,38 @@
 //!     build: "1.0.0".to_owned(),
 //! };
 //! let raft = || Sections::from([("raft".to_owned(), Section::new())]);
-//! let agent = Agent::new(identity, Settings::default(), raft);
+//! let (wishes, _program) = tokio::sync::mpsc::channel(1);
+//! let agent = Agent::new(
+//!     identity,
+//!     Settings::default(),
+//!     Parts {
+//!         neighbours: Box::new(Nobody),
+//!         journal: agent::Journal::default(),
+//!         wishes,
+//!         stats: Box::new(raft),
+//!     },
+//! );
 //! assert_eq!(agent.member().tags["role"], "consul");
 //! ```
 
 mod journal;
+mod neighbours;
 mod settings;
 mod stats;
+mod wish;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot};
 
 pub use journal::{Journal, Lines, Severity};
+pub use neighbours::{JoinError, Neighbours};
 pub use settings::{Ports, Settings};
 pub use stats::{Section, Sections, Stats};
+pub use wish::Wish;
 
 /// This node, as the faces see it.
 #[derive(Clone)]
@@ -43,8 +72,26 @@ pub struct Agent(Arc<Inner>);
 
 struct Inner {
     identity: Identity,
-    settings: Settings,
-    stats: Box<dyn Stats>,
+    settings: RwLock<Arc<Settings>>,
+    parts: Parts,
+}
+
+/// What an agent stands on.
+pub struct Parts {
+    /// The pool of this datacenter.
+    pub neighbours: Box<dyn Neighbours>,
+    /// The log.
+    pub journal: Journal,
+    /// Where wishes go that only the whole program can fulfil.
+    pub wishes: mpsc::Sender<Wish>,
+    /// Figures of the running parts.
+    pub stats: Box<dyn Stats>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
 }
 
 /// Who this node is; nothing of it changes while it runs.
@@ -54,6 +101,10 @@ pub struct Identity {
     pub node: String,
     /// The datacenter it is in.
     pub datacenter: String,
+    /// The id that it was given; empty if it was given none.
+    pub id: String,
+    /// What it was told to say of itself besides.
+    pub meta: BTreeMap<String, String>,
     /// The address that other agents are told.
     pub address: IpAddr,
     /// The address that agents of other datacenters are told.
@@ -135,11 +186,11 @@ pub struct Versions {
 
 impl Agent {
     /// A handle on this node.
-    pub fn new(identity: Identity, settings: Settings, stats: impl Stats) -> Self {
+    pub fn new(identity: Identity, settings: Settings, parts: Parts) -> Self {
         Self(Arc::new(Inner {
             identity,
-            settings,
-            stats: Box::new(stats),
+            settings: RwLock::new(Arc::new(settings)),
+            parts,
         }))
     }
 
@@ -149,8 +200,56 @@ impl Agent {
     }
 
     /// The configuration in effect, without secrets.
-    pub fn settings(&self) -> &Settings {
-        &self.0.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        let settings = self.0.settings.read();
+        Arc::clone(&settings.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that another configuration is in effect now.
+    pub fn set_settings(&self, settings: Settings) {
+        let mut current = self
+            .0
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(settings);
+    }
+
+    /// The pool of this datacenter.
+    pub fn neighbours(&self) -> &dyn Neighbours {
+        &*self.0.parts.neighbours
+    }
+
+    /// The log.
+    pub fn journal(&self) -> &Journal {
+        &self.0.parts.journal
+    }
+
+    /// Leaves the cluster and stops; returns when the good-byes are said.
+    ///
+    /// # Errors
+    /// Why it could not be done in order; the agent stops all the same.
+    pub async fn leave(&self) -> Result<(), String> {
+        self.wish(Wish::Leave).await
+    }
+
+    /// Reads the configuration again and applies what can be applied while it runs.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing has changed.
+    pub async fn reload(&self) -> Result<(), String> {
+        self.wish(Wish::Reload).await
+    }
+
+    async fn wish(
+        &self,
+        wish: fn(oneshot::Sender<Result<(), String>>) -> Wish,
+    ) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || "this agent is stopping already".to_owned();
+        let sent = self.0.parts.wishes.send(wish(answer)).await;
+        sent.map_err(|_| stopping())?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// The node's name.
@@ -165,7 +264,7 @@ impl Agent {
 
     /// Figures of this moment: the parts' own, and which build this is.
     pub fn stats(&self) -> Sections {
-        let mut sections = self.0.stats.sections();
+        let mut sections = self.0.parts.stats.sections();
         let identity = self.identity();
         // The original shows eight digits, as tools that print a table expect.
         let revision: String = identity.revision.chars().take(8).collect();
@@ -180,19 +279,30 @@ impl Agent {
         sections
     }
 
-    /// This node as a member, from its configuration.
+    /// This node as its neighbours see it.
     pub fn member(&self) -> Member {
+        let members = self.neighbours().members();
+        let this = members
+            .into_iter()
+            .find(|member| member.name == self.node());
+        this.unwrap_or_else(|| self.identity().member(&self.settings()))
+    }
+}
+
+impl Identity {
+    /// This node as a member, from its configuration: what it is to say of itself in gossip.
+    pub fn member(&self, settings: &Settings) -> Member {
         let Identity {
             node,
             datacenter,
+            id,
             address,
             role,
             version,
             prerelease,
             revision,
             ..
-        } = self.identity();
-        let settings = self.settings();
+        } = self;
         let revision: String = revision.chars().take(8).collect();
         let mut tags = BTreeMap::from([
             ("dc".to_owned(), datacenter.clone()),
@@ -204,6 +314,9 @@ impl Agent {
                 format!("{version}{prerelease}:{revision}"),
             ),
         ]);
+        if !id.is_empty() {
+            tags.insert("id".to_owned(), id.clone());
+        }
         match role {
             Role::Client => {
                 tags.insert("role".to_owned(), "node".to_owned());

@@ -4,6 +4,8 @@ fn agent(role: Role) -> Agent {
     let identity = Identity {
         node: "n1".to_owned(),
         datacenter: "dc1".to_owned(),
+        id: String::new(),
+        meta: BTreeMap::new(),
         address: [10, 0, 0, 1].into(),
         address_wan: [10, 0, 0, 2].into(),
         role,
@@ -18,7 +20,48 @@ fn agent(role: Role) -> Agent {
             Section::from([("term".to_owned(), "3".to_owned())]),
         )])
     };
-    Agent::new(identity, Settings::default(), stats)
+    let parts = Parts {
+        neighbours: Box::new(Nobody),
+        journal: Journal::default(),
+        wishes: mpsc::channel(1).0,
+        stats: Box::new(stats),
+    };
+    Agent::new(identity, Settings::default(), parts)
+}
+
+struct Nobody;
+
+impl Neighbours for Nobody {
+    fn members(&self) -> Vec<Member> {
+        Vec::new()
+    }
+
+    fn coordinate(&self) -> Option<model::Coordinate> {
+        None
+    }
+
+    fn join(
+        &self,
+        _: Vec<String>,
+    ) -> futures::future::BoxFuture<'static, Result<usize, JoinError>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn force_leave(&self, _: String) -> futures::future::BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+}
+
+#[tokio::test]
+async fn a_wish_to_an_agent_that_stops_fails() {
+    let outcome = agent(Role::Client).leave().await;
+    assert_eq!(outcome, Err("this agent is stopping already".to_owned()));
+}
+
+#[test]
+fn several_reasons_are_listed() {
+    let error = JoinError(vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(error.to_string(), "2 error(s) occurred:\n\n* a\n* b");
 }
 
 #[test]

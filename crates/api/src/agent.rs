@@ -1,14 +1,104 @@
 //! `/v1/agent/`: this node itself. Answered here, never asked of the cluster.
 
-use ::agent::{Agent, Member, MemberStatus, Role, Start};
+use std::convert::Infallible;
+
+use ::agent::{Agent, Member, MemberStatus, Role, Severity, Start};
+use bytes::Bytes;
+use futures::StreamExt;
 
 use crate::call::{Answer, Call, json};
-use crate::http::Response;
+use crate::error::{bad_request, refused};
+use crate::http::{Response, StatusCode};
 use crate::json::{Encode, object};
 
 /// Configuration, membership and figures of this node.
 pub(crate) fn this(call: Call<'_>) -> Result<Answer, Response> {
     Ok(json(&This(&call.api.agent), call.pretty()).into())
+}
+
+/// Everybody that gossips here.
+///
+/// The pool of other datacenters has no members yet; for an agent that keeps no state the original shows none at all.
+pub(crate) fn members(call: Call<'_>) -> Result<Answer, Response> {
+    let agent = &call.api.agent;
+    let members = match (is_of_the_wide_area(&call), agent.identity().role) {
+        (false, _) => Some(agent.neighbours().members()),
+        (true, Role::Server(_)) => Some(Vec::new()),
+        (true, Role::Client) => None,
+    };
+    Ok(json(&members, call.pretty()).into())
+}
+
+/// Gets to know a further member, and through it the others.
+pub(crate) fn join(call: Call<'_>) -> Result<Answer, Response> {
+    let agent = call.api.agent.clone();
+    if is_of_the_wide_area(&call) {
+        return Err(refused(match agent.identity().role {
+            Role::Client => "Must be a server to join WAN cluster",
+            Role::Server(_) => "this version does not join other datacenters",
+        }));
+    }
+    let address = String::from_utf8_lossy(call.argument).into_owned();
+    Ok(Answer::soon(async move {
+        let joined = agent.neighbours().join(vec![address]).await;
+        joined.map_err(|error| refused(error.to_string()))?;
+        Ok(Response::new(StatusCode::OK))
+    }))
+}
+
+/// Says of a member that has failed that it has left. The original answers 200 whoever is named.
+pub(crate) fn force_leave(call: Call<'_>) -> Result<Answer, Response> {
+    let agent = call.api.agent.clone();
+    let node = String::from_utf8_lossy(call.argument).into_owned();
+    Ok(Answer::soon(async move {
+        agent.neighbours().force_leave(node).await;
+        Ok(Response::new(StatusCode::OK))
+    }))
+}
+
+/// Leaves the cluster and stops.
+pub(crate) fn leave(call: Call<'_>) -> Result<Answer, Response> {
+    let agent = call.api.agent.clone();
+    Ok(Answer::soon(async move {
+        agent.leave().await.map_err(refused)?;
+        Ok(Response::new(StatusCode::OK))
+    }))
+}
+
+/// Reads the configuration again.
+pub(crate) fn reload(call: Call<'_>) -> Result<Answer, Response> {
+    let agent = call.api.agent.clone();
+    Ok(Answer::soon(async move {
+        agent.reload().await.map_err(refused)?;
+        Ok(Response::new(StatusCode::OK))
+    }))
+}
+
+/// The last lines of the log, and then those that follow, until the client has seen enough.
+pub(crate) fn monitor(call: Call<'_>) -> Result<Answer, Response> {
+    let level = match call.query.filled("loglevel") {
+        None => Severity::Info,
+        Some(name) => {
+            let name = String::from_utf8_lossy(name);
+            Severity::named(&name)
+                .ok_or_else(|| bad_request(format!("Unknown log level: {name}")))?
+        }
+    };
+    let lines = call.api.agent.journal().follow(level);
+    let pieces = futures::stream::unfold(lines, |mut lines| async move {
+        let line = lines.next().await?;
+        let piece = Bytes::from(format!("{line}\n"));
+        Some((Ok::<_, Infallible>(piece), lines))
+    });
+    let response = Response::new(StatusCode::OK)
+        .with_header("Content-Type", "text/plain; charset=utf-8")
+        .with_stream(pieces.boxed());
+    Ok(response.into())
+}
+
+/// The original looks only at whether the parameter says anything.
+fn is_of_the_wide_area(call: &Call<'_>) -> bool {
+    call.query.filled("wan").is_some()
 }
 
 struct This<'a>(&'a Agent);
@@ -17,10 +107,12 @@ impl Encode for This<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
         object(out, |o| {
             o.field("Config", &Settings(self.0))
-                // There are no coordinates without gossip.
-                .field("Coord", &None::<bool>)
+                .field("Coord", &self.0.neighbours().coordinate())
                 .field("Member", &self.0.member())
                 .field("Stats", &self.0.stats());
+            if !self.0.identity().meta.is_empty() {
+                o.field("Meta", &self.0.identity().meta);
+            }
         });
     }
 }

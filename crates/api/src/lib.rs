@@ -46,6 +46,7 @@ mod catalog;
 mod coordinate;
 mod health;
 mod kv;
+mod operator;
 mod query;
 mod session;
 mod snapshot;
@@ -78,6 +79,7 @@ pub fn decode_bodies(bytes: &[u8]) {
     acl::fuzz(bytes);
     query::fuzz(bytes);
     txn::fuzz(bytes);
+    operator::fuzz(bytes);
 }
 
 /// Reads the bytes as a request, down to its parameters, for fuzzing: nothing must panic.

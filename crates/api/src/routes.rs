@@ -17,7 +17,9 @@ use crate::http::{HeaderValue, Method, Reaction, Request, Response, Service, Sta
 use crate::options::Chance;
 use crate::percent::{self, Part};
 use crate::query_string::QueryString;
-use crate::{acl, agent, catalog, coordinate, health, kv, query, session, snapshot, status, txn};
+use crate::{
+    acl, agent, catalog, coordinate, health, kv, operator, query, session, snapshot, status, txn,
+};
 use Path::{Exact, Under};
 use Policy::{Read, Stream, Write};
 use Verb::{Any, Delete, Get, Post, Put};
@@ -126,6 +128,43 @@ const ROUTES: &[Route] = &[
     on(Any, Exact("/v1/status/leader"), Read, status::leader),
     on(Any, Exact("/v1/status/peers"), Read, status::peers),
     on(Any, Exact("/v1/agent/self"), Read, agent::this),
+    on(Any, Exact("/v1/agent/members"), Read, agent::members),
+    on(Any, Under("/v1/agent/join/"), Write, agent::join),
+    on(
+        Any,
+        Under("/v1/agent/force-leave/"),
+        Write,
+        agent::force_leave,
+    ),
+    on(Put, Exact("/v1/agent/leave"), Write, agent::leave),
+    on(Put, Exact("/v1/agent/reload"), Write, agent::reload),
+    on(Get, Exact("/v1/agent/monitor"), Read, agent::monitor),
+    on(
+        Get,
+        Exact("/v1/operator/raft/configuration"),
+        Read,
+        operator::raft_configuration,
+    ),
+    on(
+        Delete,
+        Exact("/v1/operator/raft/peer"),
+        Write,
+        operator::raft_remove_peer,
+    ),
+    on(Get, Exact("/v1/operator/keyring"), Read, operator::keys),
+    on(
+        Post,
+        Exact("/v1/operator/keyring"),
+        Write,
+        operator::install_key,
+    ),
+    on(Put, Exact("/v1/operator/keyring"), Write, operator::use_key),
+    on(
+        Delete,
+        Exact("/v1/operator/keyring"),
+        Write,
+        operator::remove_key,
+    ),
     on(Get, Exact("/v1/snapshot"), Read, snapshot::save),
     on(Put, Exact("/v1/snapshot"), Stream, snapshot::restore),
 ];

@@ -7,17 +7,24 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 
-use agent::{Agent, Identity, Role, Section, Sections, Start};
+use agent::{
+    Agent, Identity, JoinError, Member, Neighbours, Parts as AgentParts, Role, Section, Sections,
+    Start, Wish,
+};
 use anyhow::Context as _;
 use api::http::{Engine, Listener, UnixSocketOptions};
 use consensus::{Disk, MemoryDisk, RealDisk};
+use futures::future::BoxFuture;
 use server::{NoPeers, Parts, Server, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, ClientAddr, Settings};
 use crate::logging::Log;
 use crate::release;
+
+/// Wishes that may wait; who comes later waits for room.
+const WISHES_MAX: usize = 16;
 
 /// The exit status of an agent that was told to stop without leaving, as the original has it.
 const STOPPED: u8 = 1;
@@ -78,7 +85,8 @@ async fn run(settings: &Settings, log: &Log) -> anyhow::Result<u8> {
     let listeners = listen(settings)?;
     let (stop, stopped) = watch::channel(false);
     let server = Arc::new(server);
-    let agent = describe(settings, Arc::clone(&server));
+    let (wishes, mut wished) = mpsc::channel(WISHES_MAX);
+    let agent = describe(settings, log, wishes, Arc::clone(&server));
     let service = api::service(server.cluster(), agent, face(settings));
     let engine = Engine::new(service, api::http::Config::default());
 
@@ -103,6 +111,11 @@ async fn run(settings: &Settings, log: &Log) -> anyhow::Result<u8> {
     let end = tokio::select! {
         biased;
         signal = signals.stop() => End::Signal(signal),
+        answer = leave_wished(&mut wished) => {
+            // A server that is alone has nobody to say good-bye to.
+            let _ = answer.send(Ok(()));
+            End::Left
+        }
         reason = server.consensus().failed() => End::Failed(reason),
         served = &mut serving => End::Served(served),
     };
@@ -124,6 +137,7 @@ async fn run(settings: &Settings, log: &Log) -> anyhow::Result<u8> {
         _ = signals.stop() => return Ok(STOPPED),
     }
     match end {
+        End::Left => Ok(LEFT),
         End::Signal(signal) if leaves(settings, signal) => Ok(LEFT),
         End::Signal(_) => Ok(STOPPED),
         End::Failed(reason) => Err(anyhow::anyhow!("this server had to stop: {reason}")),
@@ -137,6 +151,8 @@ async fn run(settings: &Settings, log: &Log) -> anyhow::Result<u8> {
 /// Why an agent ends.
 enum End {
     Signal(Stop),
+    /// Somebody asked it to leave.
+    Left,
     /// The log or the state failed; a supervisor should start the agent anew.
     Failed(String),
     Served(std::io::Result<()>),
@@ -153,6 +169,21 @@ fn leaves(settings: &Settings, signal: Stop) -> bool {
         say("==> Gracefully shutting down agent...");
     }
     leaves
+}
+
+/// Waits for the wish to leave; the configuration can't be read again while this runs.
+async fn leave_wished(
+    wished: &mut mpsc::Receiver<Wish>,
+) -> tokio::sync::oneshot::Sender<Result<(), String>> {
+    loop {
+        match wished.recv().await {
+            Some(Wish::Leave(answer)) => return answer,
+            Some(Wish::Reload(answer)) => {
+                let _ = answer.send(Err("this version can't reload".to_owned()));
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 async fn start_server(settings: &Settings) -> anyhow::Result<Server> {
@@ -208,7 +239,12 @@ async fn start_server(settings: &Settings) -> anyhow::Result<Server> {
         calls: Arc::new(rpc::NoCalls),
         clock: Arc::new(SystemClock),
     };
-    let server = Server::start(config, log, parts, bootstrap).await?;
+    let start = if bootstrap {
+        server::Start::Bootstrap
+    } else {
+        server::Start::Join
+    };
+    let server = Server::start(config, log, parts, start).await?;
     if !bootstrap && !server.consensus().initialized().await {
         server.shutdown().await;
         anyhow::bail!(
@@ -270,7 +306,12 @@ fn face(settings: &Settings) -> api::Config {
 }
 
 /// What this node says of itself.
-fn describe(settings: &Settings, server: Arc<Server>) -> Agent {
+fn describe(
+    settings: &Settings,
+    log: &Log,
+    wishes: mpsc::Sender<Wish>,
+    server: Arc<Server>,
+) -> Agent {
     let start = if settings.bootstrap {
         Start::Bootstrap
     } else {
@@ -279,6 +320,8 @@ fn describe(settings: &Settings, server: Arc<Server>) -> Agent {
     let identity = Identity {
         node: settings.node_name.clone(),
         datacenter: settings.datacenter.clone(),
+        id: String::new(),
+        meta: std::collections::BTreeMap::new(),
         address: settings.advertise_addr,
         address_wan: settings.advertise_addr_wan,
         role: Role::Server(start),
@@ -320,7 +363,36 @@ fn describe(settings: &Settings, server: Arc<Server>) -> Agent {
         shown.acl_datacenter.clone_from(&acl.datacenter);
     }
     let bootstrap = settings.bootstrap;
-    Agent::new(identity, shown, move || sections(&server, bootstrap))
+    let parts = AgentParts {
+        neighbours: Box::new(Alone(identity.member(&shown))),
+        journal: log.journal().clone(),
+        wishes,
+        stats: Box::new(move || sections(&server, bootstrap)),
+    };
+    Agent::new(identity, shown, parts)
+}
+
+/// A pool without others.
+struct Alone(Member);
+
+impl Neighbours for Alone {
+    fn members(&self) -> Vec<Member> {
+        vec![self.0.clone()]
+    }
+
+    fn coordinate(&self) -> Option<model::Coordinate> {
+        None
+    }
+
+    fn join(&self, addresses: Vec<String>) -> BoxFuture<'static, Result<usize, JoinError>> {
+        let failed = |address| format!("Failed to join {address}: this server runs alone");
+        let reasons = addresses.into_iter().map(failed).collect();
+        Box::pin(async { Err(JoinError(reasons)) })
+    }
+
+    fn force_leave(&self, _: String) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
 }
 
 fn shown_path(path: Option<&Path>) -> String {

@@ -3,12 +3,17 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use ::agent::{Agent, Identity, Role, Section, Sections, Settings, Start};
+use ::agent::{
+    Agent, Identity, JoinError, Journal, Member, MemberStatus, Neighbours, Parts, Role, Section,
+    Sections, Settings, Severity, Start, Wish,
+};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use model::{
-    AclToken, Answer, Behavior, Check, Coordinate, Error, Instance, KvEntry, KvParts, Node,
-    NodeCoordinate, NodeServices, Pairs, PreparedQuery, QueryService, QueryTemplate, Reply,
-    Service, Session, Text, TxnError, TxnOutcome, TxnResult, Uuid,
+    AclToken, Answer, Behavior, Check, Coordinate, Error, Instance, KeyringPool, KvEntry, KvParts,
+    Node, NodeCoordinate, NodeServices, Operated, Pairs, PreparedQuery, QueryService,
+    QueryTemplate, RaftConfiguration, RaftServer, Reply, Service, Session, Text, TxnError,
+    TxnOutcome, TxnResult, Uuid,
 };
 use rpc::{Meta, StreamError};
 use testkit::Fake;
@@ -27,6 +32,9 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
                 .collect();
             return Fake::Restored(rpc::Restored { skipped });
         }
+        "raft" => return Fake::Operated(Operated::RaftConfiguration(raft())),
+        "keyring" => return Fake::Operated(Operated::Keyring(keyring(rest))),
+        "done" => return Fake::Operated(Operated::Nothing),
         "archive" => return Fake::Save(*meta, archive(rest)),
         "key" => Answer::KvGet(key(rest)),
         "entries" => Answer::KvList(rest.split_whitespace().filter_map(key).collect()),
@@ -56,8 +64,45 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
     Fake::Answer(answer, *meta)
 }
 
+fn raft() -> RaftConfiguration {
+    let server = |node: &str, address: &str, leader| RaftServer {
+        node: node.to_owned(),
+        address: address.to_owned(),
+        leader,
+        voter: true,
+    };
+    RaftConfiguration {
+        servers: vec![
+            server("n1", "10.0.0.1:8300", true),
+            server("(unknown)", "10.0.0.2:8300", false),
+        ],
+        index: 22,
+    }
+}
+
+fn keyring(how: &str) -> Vec<KeyringPool> {
+    let mut pool = KeyringPool {
+        datacenter: "dc1".to_owned(),
+        keys: [("pUqJrVyVRj5jsiYEkM/tFQ==".to_owned(), 2)].into(),
+        members: 2,
+        ..KeyringPool::default()
+    };
+    if how == "fails" {
+        pool.error = "1/2 nodes reported failure".to_owned();
+        pool.messages = [(
+            "n2".to_owned(),
+            "Requested key is not in the keyring".to_owned(),
+        )]
+        .into();
+    }
+    vec![pool]
+}
+
 fn error(name: &str) -> Error {
     let (kind, text) = name.split_once(' ').unwrap_or((name, ""));
+    if kind == "remote" {
+        return error(text).from_afar();
+    }
     let text = text.to_owned();
     match kind {
         "no-leader" => Error::NoLeader,
@@ -346,6 +391,8 @@ pub(crate) fn agent() -> Agent {
     let identity = Identity {
         node: "n1".to_owned(),
         datacenter: "dc1".to_owned(),
+        id: String::new(),
+        meta: Default::default(),
         address,
         address_wan: address,
         role: Role::Server(Start::Bootstrap),
@@ -366,7 +413,68 @@ pub(crate) fn agent() -> Agent {
             ("term".to_owned(), "2".to_owned()),
         ])
     };
-    Agent::new(identity, settings, move || {
-        Sections::from([("raft".to_owned(), raft())])
-    })
+    let journal = Journal::default();
+    journal.push(Severity::Info, "2016/11/22 06:33:49 [INFO] agent: hello");
+    journal.push(Severity::Debug, "2016/11/22 06:33:50 [DEBUG] agent: psst");
+    let (wishes, mut wished) = tokio::sync::mpsc::channel(1);
+    // The transcripts have no runtime of their own; this ends with the agent.
+    std::thread::spawn(move || {
+        while let Some(wish) = wished.blocking_recv() {
+            let (answer, outcome) = match wish {
+                Wish::Leave(answer) => (answer, Ok(())),
+                Wish::Reload(answer) => (answer, Err("Config has invalid keys: x".to_owned())),
+            };
+            let _ = answer.send(outcome);
+        }
+    });
+    let parts = Parts {
+        neighbours: Box::new(Neighbourhood {
+            this: identity.member(&settings),
+        }),
+        journal,
+        wishes,
+        stats: Box::new(move || Sections::from([("raft".to_owned(), raft())])),
+    };
+    Agent::new(identity, settings, parts)
+}
+
+/// This node, and one that has failed.
+struct Neighbourhood {
+    this: Member,
+}
+
+impl Neighbours for Neighbourhood {
+    fn members(&self) -> Vec<Member> {
+        let other = Member {
+            name: "n2".to_owned(),
+            address: [10, 0, 0, 2].into(),
+            tags: [("role".to_owned(), "node".to_owned())].into(),
+            status: MemberStatus::Failed,
+            ..self.this.clone()
+        };
+        vec![self.this.clone(), other]
+    }
+
+    fn coordinate(&self) -> Option<Coordinate> {
+        Some(coordinate("n1").coord)
+    }
+
+    fn join(&self, addresses: Vec<String>) -> BoxFuture<'static, Result<usize, JoinError>> {
+        Box::pin(async move {
+            let refused = |address: &String| {
+                address
+                    .starts_with("10.9.")
+                    .then(|| format!("Failed to join {address}: connection refused"))
+            };
+            let refusals: Vec<String> = addresses.iter().filter_map(refused).collect();
+            match addresses.len() - refusals.len() {
+                0 => Err(JoinError(refusals)),
+                reached => Ok(reached),
+            }
+        })
+    }
+
+    fn force_leave(&self, _: String) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
 }
