@@ -1,0 +1,15 @@
+//! Whole clusters from a seed: real servers on simulated time, network and disk, and what must be true of them.
+//!
+//! [`run`] is one life of one cluster: faults and clients for a while, then peace, then the checks.
+//! Everything happens in one thread on tokio's paused clock, and all chance comes from the seed, so that a seed replays
+//! bit for bit.
+//!
+//! Start with [`history`], what clients saw, and [`check`], what must be true of it; neither knows of servers.
+//! `life.rs` tells one life from beginning to end; `cluster.rs` is the servers, `network.rs` what lies between them,
+//! `faults.rs` what goes wrong, `clients.rs` who asks.
+//! A new fault is a line in [`faults`]; a new promise a function in [`check`].
+//!
+//! What is deliberately absent: HTTP, sockets, threads and processes, which `crates/consul/tests` are for.
+
+pub mod check;
+pub mod history;

@@ -1,0 +1,3 @@
+//! Runs seeds of the simulation; `cargo xtask sim` calls it.
+
+fn main() {}
