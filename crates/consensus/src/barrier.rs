@@ -1,5 +1,8 @@
 //! Read barriers: one round for all that wait.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use openraft::ReadPolicy;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +27,7 @@ pub(crate) fn spawn(
     tasks: &Tasks,
     stop: Stop,
     waiting_max: usize,
+    rounds: Arc<AtomicU64>,
 ) -> mpsc::Sender<Waiter> {
     let (ask, mut asked) = mpsc::channel::<Waiter>(waiting_max);
     let raft = raft.clone();
@@ -41,6 +45,7 @@ pub(crate) fn spawn(
                     }
                 }
             }
+            rounds.fetch_add(1, Ordering::Relaxed);
             let round =
                 tokio::time::timeout(timeout, raft.ensure_linearizable(ReadPolicy::ReadIndex));
             let outcome = tokio::select! {

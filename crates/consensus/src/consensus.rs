@@ -2,20 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
-    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader,
-    InitializeError, LinearizableReadError, RaftError,
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError,
+    LinearizableReadError, RaftError,
 };
-use openraft::{ChangeMembers, Instant, ServerState};
+use openraft::{Instant, ServerState};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::checkpointer::{self, Checkpointer};
 use crate::config::{Config, ConfigError};
+use crate::contact::Contact;
 use crate::disk::Disk;
 use crate::durable;
 use crate::inbox::Inbox;
@@ -24,9 +27,10 @@ use crate::lost_tail::LostTail;
 use crate::machine::{Reply, StateMachine};
 use crate::peer::{NodeId, Peer};
 use crate::raft::machine::{Board, LoadError, Machine};
-use crate::raft::network::{Network, to_peer};
+use crate::raft::network::{Addresses, Network, to_peer};
 use crate::raft::storage::Storage;
 use crate::raft::{Address, Command, Membership, Raft, Types, runtime};
+use crate::standing::{Standing, Watchdog};
 use crate::suspension::Suspension;
 use crate::tasks::{Stop, Tasks};
 use crate::transport::Transport;
@@ -125,6 +129,19 @@ pub enum MembershipError {
     /// It was written and may or may not be committed.
     #[error("leadership was lost before the outcome was known")]
     OutcomeUnknown,
+    /// It took too long. It may still take effect; asking again does no harm.
+    #[error("it took too long and may still take effect")]
+    TimedOut,
+    /// The member was added but does not hold yet what a voter has to hold. It goes on catching up.
+    #[error("server {id} has not caught up yet: it holds {held} of {wanted} entries")]
+    Behind {
+        /// The member.
+        id: NodeId,
+        /// The last entry it is known to hold.
+        held: u64,
+        /// The last entry that there was when it was asked for.
+        wanted: u64,
+    },
     /// This member has been shut down or had to stop.
     #[error("the log has stopped")]
     Stopped,
@@ -211,14 +228,16 @@ pub struct Status {
     pub voters: Vec<Peer>,
     /// The members without one.
     pub learners: Vec<Peer>,
-    /// How long ago a majority last answered this leader. `None` unless it leads.
-    pub last_contact: Option<std::time::Duration>,
+    /// How long ago it last heard from its leader: zero if it leads, `None` if never.
+    pub last_contact: Option<Duration>,
     /// Whether its log lost its end, so that it neither votes nor counts until it has caught up.
     pub tail_lost: bool,
     /// Groups of entries that were synced since the start, and the entries in them.
     pub syncs: u64,
     /// Entries written since the start.
     pub entries_written: u64,
+    /// Rounds in which a majority was asked on behalf of read barriers, since the start. Many barriers share one.
+    pub barrier_rounds: u64,
     /// Why it has stopped, if something failed.
     pub failure: Option<String>,
 }
@@ -241,8 +260,11 @@ struct Member {
     /// Proposals that may still begin.
     permits: Semaphore,
     barriers: mpsc::Sender<barrier::Waiter>,
+    barrier_rounds: Arc<AtomicU64>,
+    contact: Arc<Contact>,
     checkpoints: mpsc::Sender<checkpointer::Request>,
     leadership: watch::Receiver<Leadership>,
+    standing: Standing,
     suspension: Suspension,
     stop: Stop,
     tasks: Tasks,
@@ -313,6 +335,7 @@ impl Consensus {
         };
         let network = Network {
             transport,
+            addresses: Addresses::default(),
             timeout: config.election_timeout_min,
         };
         let raft = Raft::new(
@@ -345,8 +368,21 @@ impl Consensus {
             let _ = raft.trigger().elect(false).await;
         }
         let stop = Stop::default();
-        let leadership = watch_leadership(&raft, &tasks, stop.clone());
-        let barriers = barrier::spawn(&raft, &config, &tasks, stop.clone(), REQUESTS_MAX);
+        let standing = Standing::default();
+        let watchdog = Watchdog::new(identity.id, &raft, &log, &standing, &config);
+        tasks.spawn(watchdog.run(stop.clone()));
+        let addresses = network.addresses.clone();
+        let leadership = watch_leadership(&raft, &standing, addresses, &tasks, stop.clone());
+        let barrier_rounds = Arc::new(AtomicU64::new(0));
+        let barriers = barrier::spawn(
+            &raft,
+            &config,
+            &tasks,
+            stop.clone(),
+            REQUESTS_MAX,
+            Arc::clone(&barrier_rounds),
+        );
+        let contact = Arc::new(Contact::default());
         let (checkpoints, requests) = mpsc::channel(REQUESTS_MAX);
         let checkpointer = Checkpointer {
             raft: raft.clone(),
@@ -376,6 +412,7 @@ impl Consensus {
             log.clone(),
             disk,
             Arc::clone(&lost_tail),
+            Arc::clone(&contact),
             may_vote_from,
             is_stillborn.then_some(identity.vote),
         );
@@ -389,8 +426,11 @@ impl Consensus {
             inbox,
             lost_tail,
             barriers,
+            barrier_rounds,
+            contact,
             checkpoints,
             leadership,
+            standing,
             suspension: Suspension::default(),
             stop,
             tasks,
@@ -454,6 +494,19 @@ impl Consensus {
         if permit.is_err() || member.stop.is_stopped() {
             return Err(ProposeError::Stopped);
         }
+        if member.standing.is_stalled() {
+            // The library would take it and never come to an end.
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        tokio::select! {
+            biased;
+            proposed = self.propose_unbounded(command) => proposed,
+            () = member.standing.stalled() => Err(ProposeError::OutcomeUnknown),
+        }
+    }
+
+    async fn propose_unbounded(&self, command: Bytes) -> Result<Proposed, ProposeError> {
+        let member = &*self.member;
         let mut retries = LEASE_RETRIES_MAX;
         loop {
             let error = match member.raft.client_write(Command(command.clone())).await {
@@ -495,6 +548,9 @@ impl Consensus {
     /// Returns when this server has proved that it led after the call began, and has applied all that was committed
     /// then: a read that follows sees every write that was acknowledged before. All that wait share one round.
     pub async fn read_barrier(&self) -> Result<(), BarrierError> {
+        if self.member.standing.is_stalled() {
+            return Err(BarrierError::NotLeader { leader: None });
+        }
         let (waiter, passed) = oneshot::channel();
         self.member
             .barriers
@@ -514,12 +570,20 @@ impl Consensus {
         if metrics.state != ServerState::Leader || metrics.running_state.is_err() {
             return false;
         }
+        if !member.standing.may_lead(metrics.current_term) {
+            return false;
+        }
         let applied = member.board.applied();
         if applied.is_none_or(|applied| applied.term != metrics.current_term) {
             return false;
         }
         if is_only(metrics.membership_config.membership(), member.id) {
             return true;
+        }
+        // A leader that was removed makes room for another without waiting for its lease to end.
+        let membership = metrics.membership_config.membership();
+        if !membership.voter_ids().any(|voter| voter == member.id) {
+            return false;
         }
         let Some(acked) = metrics.last_quorum_acked else {
             return false;
@@ -529,9 +593,35 @@ impl Consensus {
         acked.elapsed() < lease && member.suspension.awake_for() > acked.elapsed()
     }
 
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.member.raft
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.member.log
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.member.config
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.member.standing
+    }
+
     /// Who leads, now and at each change.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.member.leadership.clone()
+    }
+
+    /// How long ago this server last heard from the leader it follows: how stale what it answers may be. Zero if it
+    /// leads, `None` if it never heard from any. Costs next to nothing.
+    pub fn last_contact(&self) -> Option<Duration> {
+        if self.member.leadership.borrow().is_leader {
+            Some(Duration::ZERO)
+        } else {
+            self.member.contact.age()
+        }
     }
 
     /// Figures.
@@ -552,9 +642,12 @@ impl Consensus {
             state: match (&metrics.running_state, metrics.state) {
                 (Err(_), _) | (Ok(()), ServerState::Shutdown) => State::Stopped,
                 (Ok(()), ServerState::Learner) => State::Learner,
-                (Ok(()), ServerState::Follower) => State::Follower,
                 (Ok(()), ServerState::Candidate) => State::Candidate,
-                (Ok(()), ServerState::Leader) => State::Leader,
+                (Ok(()), ServerState::Leader) if member.standing.may_lead(metrics.current_term) => {
+                    State::Leader
+                }
+                // It makes room for another.
+                (Ok(()), ServerState::Follower | ServerState::Leader) => State::Follower,
             },
             term: metrics.current_term,
             last_log_index: last.index,
@@ -566,16 +659,11 @@ impl Consensus {
             leader: member.leadership.borrow().leader.clone(),
             voters: peers(membership.voter_ids().collect()),
             learners: peers(membership.learner_ids().collect()),
-            last_contact: match metrics.state {
-                ServerState::Leader => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
-                ServerState::Learner
-                | ServerState::Follower
-                | ServerState::Candidate
-                | ServerState::Shutdown => None,
-            },
+            last_contact: self.last_contact(),
             tail_lost: member.lost_tail.is_waiting(),
             syncs: counts.syncs,
             entries_written: counts.entries,
+            barrier_rounds: member.barrier_rounds.load(Ordering::Relaxed),
             failure: match &metrics.running_state {
                 Ok(()) | Err(Fatal::Stopped) => None,
                 Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) => Some(fatal.to_string()),
@@ -616,66 +704,6 @@ impl Consensus {
         std::future::pending().await
     }
 
-    /// Adds a member without a vote and returns when it holds all that was in the log then.
-    pub async fn add_learner(&self, peer: Peer) -> Result<(), MembershipError> {
-        let id = peer.id;
-        let raft = &self.member.raft;
-        let added = raft
-            .add_learner(id, to_address(peer), false)
-            .await
-            .map_err(membership_error)?;
-        let wanted = Some(added.log_id);
-        let wait = raft.wait(None);
-        let is_settled = |metrics: &openraft::RaftMetrics<Types>| {
-            let held = metrics
-                .replication
-                .as_ref()
-                .and_then(|replication| replication.get(&id));
-            metrics.state != ServerState::Leader || held.is_some_and(|held| *held >= wanted)
-        };
-        let settled = wait
-            .metrics(is_settled, "learner")
-            .await
-            .map_err(|_| MembershipError::Stopped)?;
-        if settled.state == ServerState::Leader {
-            Ok(())
-        } else {
-            Err(MembershipError::OutcomeUnknown)
-        }
-    }
-
-    /// Makes exactly these members voters; those that were and aren't named leave.
-    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), MembershipError> {
-        let changed = self
-            .member
-            .raft
-            .change_membership(ChangeMembers::ReplaceAllVoters(voters), false)
-            .await;
-        changed.map(drop).map_err(membership_error)
-    }
-
-    /// Removes a member.
-    pub async fn remove(&self, id: NodeId) -> Result<(), MembershipError> {
-        let is_voter = self.member.raft.voter_ids().any(|voter| voter == id);
-        let change = if is_voter {
-            ChangeMembers::RemoveVoters(BTreeSet::from([id]))
-        } else {
-            ChangeMembers::RemoveNodes(BTreeSet::from([id]))
-        };
-        let removed = self.member.raft.change_membership(change, false).await;
-        removed.map(drop).map_err(membership_error)
-    }
-
-    /// Asks a voter to take over; it does when it has everything. Returns before that.
-    pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), MembershipError> {
-        self.member
-            .raft
-            .trigger()
-            .transfer_leader(to)
-            .await
-            .map_err(|_| MembershipError::Stopped)
-    }
-
     /// Answers a message that a peer's [`Transport`] carried here. Whatever the bytes are, it doesn't panic.
     pub async fn handle(&self, message: Bytes) -> Bytes {
         self.member.inbox.handle(message).await
@@ -710,43 +738,18 @@ impl Consensus {
 /// elected or there is no majority.
 const LEASE_RETRIES_MAX: usize = 16;
 
-fn to_address(peer: Peer) -> Address {
+pub(crate) fn to_address(peer: Peer) -> Address {
     Address {
         address: peer.address,
         name: peer.name,
     }
 }
 
-fn forwarded(forward: ForwardToLeader<Types>) -> Option<Peer> {
+pub(crate) fn forwarded(forward: ForwardToLeader<Types>) -> Option<Peer> {
     forward
         .leader_id
         .zip(forward.leader_node)
         .map(|(id, node)| to_peer(id, &node))
-}
-
-fn membership_error(error: RaftError<Types, ClientWriteError<Types>>) -> MembershipError {
-    match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            MembershipError::NotLeader {
-                leader: forwarded(forward),
-            }
-        }
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
-            MembershipError::OutcomeUnknown
-        }
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => match error {
-            error @ (ChangeMembershipError::InProgress(_)
-            | ChangeMembershipError::EmptyMembership(_)
-            | ChangeMembershipError::LearnerNotFound(_)) => {
-                MembershipError::Refused(error.to_string())
-            }
-            error => MembershipError::Refused(error.to_string()),
-        },
-        RaftError::APIError(error @ ClientWriteError::PreconditionFailed(_)) => {
-            MembershipError::Refused(error.to_string())
-        }
-        RaftError::Fatal(_) => MembershipError::OutcomeUnknown,
-    }
 }
 
 pub(crate) fn barrier_error(error: RaftError<Types, LinearizableReadError<Types>>) -> BarrierError {
@@ -898,22 +901,39 @@ fn raft_config(config: &Config, may_elect: bool) -> Result<openraft::Config, Sta
 }
 
 /// Follows the library's idea of who leads.
-fn watch_leadership(raft: &Raft, tasks: &Tasks, stop: Stop) -> watch::Receiver<Leadership> {
+fn watch_leadership(
+    raft: &Raft,
+    standing: &Standing,
+    addresses: Addresses,
+    tasks: &Tasks,
+    stop: Stop,
+) -> watch::Receiver<Leadership> {
     let (tell, leadership) = watch::channel(Leadership::default());
     let mut metrics = raft.server_metrics();
+    let standing = standing.clone();
     tasks.spawn(async move {
         loop {
+            let mut restanding = pin!(standing.changed());
+            // From here on no change of it is missed.
+            let _ = futures::poll!(restanding.as_mut());
             let now = {
                 let metrics = metrics.borrow_and_update();
                 let membership = metrics.membership_config.membership();
-                let leader = metrics.current_leader.and_then(|id| {
-                    let node = membership.get_node(&id)?;
-                    Some(to_peer(id, node))
-                });
+                addresses.update(membership);
+                let term = metrics.vote.leader_id.term;
+                let is_leader = metrics.state == ServerState::Leader;
+                let makes_room = is_leader && !standing.may_lead(term);
+                let leader = metrics
+                    .current_leader
+                    .filter(|_| !makes_room)
+                    .and_then(|id| {
+                        let node = membership.get_node(&id)?;
+                        Some(to_peer(id, node))
+                    });
                 Leadership {
-                    is_leader: metrics.state == ServerState::Leader,
+                    is_leader: is_leader && !makes_room,
                     leader,
-                    term: metrics.vote.leader_id.term,
+                    term,
                 }
             };
             tell.send_if_modified(|before| {
@@ -924,6 +944,7 @@ fn watch_leadership(raft: &Raft, tasks: &Tasks, stop: Stop) -> watch::Receiver<L
             tokio::select! {
                 biased;
                 () = stop.stopped() => break,
+                () = restanding => {}
                 changed = metrics.changed() => {
                     if changed.is_err() {
                         break;

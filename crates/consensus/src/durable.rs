@@ -1,6 +1,7 @@
 //! Small files that are replaced in one step: the identity, the vote, the mark of a lost tail.
 
 use std::io;
+use std::time::Duration;
 
 use crate::disk::Disk;
 
@@ -105,4 +106,10 @@ pub(crate) async fn pause(disk: &dyn Disk) {
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
+    while disk.is_stalled() {
+        tokio::time::sleep(STALL_TICK).await;
+    }
 }
+
+/// How often it is looked whether a simulated disk works again.
+const STALL_TICK: Duration = Duration::from_millis(5);

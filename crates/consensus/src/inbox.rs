@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ServerState;
+use openraft::raft::AppendEntriesResponse;
 use openraft::storage::Snapshot;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::contact::Contact;
 use crate::disk::Disk;
 use crate::log::{EntryId, Log};
 use crate::lost_tail::LostTail;
@@ -30,6 +32,7 @@ pub(crate) struct Inbox {
     log: Log,
     disk: Arc<dyn Disk>,
     lost_tail: Arc<LostTail>,
+    contact: Arc<Contact>,
     /// Before this a vote could break a lease that was granted before a restart.
     votes_from: Instant,
     /// A vote that was given before the start though the library was not told of it: it gives no other in that term.
@@ -49,12 +52,17 @@ struct Incoming {
 }
 
 impl Inbox {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is a part of the member, made where the member is"
+    )]
     pub(crate) fn new(
         id: NodeId,
         raft: Raft,
         log: Log,
         disk: Arc<dyn Disk>,
         lost_tail: Arc<LostTail>,
+        contact: Arc<Contact>,
         may_vote_after: Duration,
         given: Option<Vote>,
     ) -> Self {
@@ -65,6 +73,7 @@ impl Inbox {
             log,
             disk,
             lost_tail,
+            contact,
             votes_from,
             given,
             incoming: Mutex::default(),
@@ -86,14 +95,20 @@ impl Inbox {
     async fn answer(&self, request: Request) -> Response {
         match request {
             Request::Append(request) => {
+                let arrived = Instant::now();
                 if !self.lost_tail.may_append(request.vote).await {
                     return refused("the log lost its end and its leader does not know yet");
                 }
                 match self.raft.append_entries(request).await {
-                    Ok(response) => match self.lost_tail.check().await {
-                        Ok(()) => Response::Append(response),
-                        Err(error) => Response::Refused(error.to_string()),
-                    },
+                    Ok(response) => {
+                        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                            self.contact.note(arrived);
+                        }
+                        match self.lost_tail.check().await {
+                            Ok(()) => Response::Append(response),
+                            Err(error) => Response::Refused(error.to_string()),
+                        }
+                    }
                     Err(error) => Response::Refused(error.to_string()),
                 }
             }
@@ -174,6 +189,7 @@ impl Inbox {
             // server a follower, if the sender leads.
             return Ok(refused("this server leads"));
         }
+        self.contact.note(Instant::now());
         if chunk.bytes.len() > CHUNK_MAX {
             return Ok(refused("the chunk is too large"));
         }

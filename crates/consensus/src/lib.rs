@@ -16,6 +16,7 @@
 mod config;
 mod consensus;
 mod machine;
+mod members;
 mod peer;
 mod transport;
 
@@ -24,12 +25,14 @@ pub mod disk;
 mod barrier;
 mod checkpoint;
 mod checkpointer;
+mod contact;
 mod durable;
 mod identity;
 mod inbox;
 mod log;
 mod lost_tail;
 mod raft;
+mod standing;
 mod suspension;
 mod tasks;
 

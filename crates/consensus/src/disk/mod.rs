@@ -55,6 +55,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn sync_delay(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Whether syncs hang, on a disk that only pretends; who wants to sync waits until they don't.
+    fn is_stalled(&self) -> bool {
+        false
+    }
 }
 
 /// An open file. Safe to use from several threads; positions are explicit.

@@ -17,9 +17,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(crate) use record::{Body, Entry, EntryId};
 use record::{Found, Record};
@@ -102,6 +104,8 @@ struct State {
     segments: VecDeque<Segment>,
     committed: Option<EntryId>,
     queue: Vec<Operation>,
+    /// Since when there is something to write and the writer has come no further.
+    waits_since: Option<Instant>,
     writer_waits: bool,
     closing: bool,
     failure: Option<String>,
@@ -167,6 +171,12 @@ impl Log {
 
     pub(crate) fn counts(&self) -> Counts {
         self.state().counts
+    }
+
+    /// How long the writer has come no further though there is something to write.
+    pub(crate) fn waits_for(&self) -> Duration {
+        let since = self.state().waits_since;
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Returns why the log can no longer be written, once that is so.
@@ -259,6 +269,7 @@ impl Log {
             // The queue is bounded by its producers: each waits for the outcome of what it queued, and the Raft core
             // bounds the entries it has under way.
             state.queue.push(operation);
+            state.waits_since.get_or_insert_with(Instant::now);
             self.wake(state);
         }
     }
@@ -372,6 +383,15 @@ impl std::fmt::Debug for Log {
 }
 
 impl State {
+    /// The writer has come further, and is done with everything or goes on.
+    fn note_progress(&mut self, is_done: bool) {
+        self.waits_since = if is_done && self.queue.is_empty() {
+            None
+        } else {
+            Some(Instant::now())
+        };
+    }
+
     fn pop_oldest(&mut self) {
         if let Some(entry) = self.cache.pop_front() {
             self.cache_bytes -= entry.body.bytes().len() + ENTRY_OVERHEAD;

@@ -185,6 +185,7 @@ impl Writer {
             if result.is_err() {
                 break;
             }
+            self.log.state().note_progress(false);
         }
         if result.is_ok() {
             result = if is_quiet {
@@ -193,6 +194,7 @@ impl Writer {
                 self.flush().await
             };
         }
+        self.log.state().note_progress(true);
         if let Err(failure) = result {
             self.fail(&failure.to_string(), operations);
             return false;
@@ -300,6 +302,7 @@ impl Writer {
         {
             let mut guard = self.log.state();
             let state = &mut *guard;
+            state.note_progress(false);
             state.counts.bytes += bytes;
             if !self.group_offsets.is_empty() {
                 state.counts.syncs += 1;
@@ -340,10 +343,7 @@ impl Writer {
     }
 
     async fn pause(&mut self) {
-        let delay = self.log.shared.disk.sync_delay();
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        durable::pause(&*self.log.shared.disk).await;
     }
 
     /// Opens a new segment for the entries behind `previous`. `needed` is what its first record takes.

@@ -1,8 +1,9 @@
 //! The caller's transport as the Raft library wants it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
 use super::codec::{Chunk, Envelope, Malformed, Request, Response};
 use super::machine::CheckpointFile;
-use super::{Address, Types, Vote, from_log_id};
+use super::{Address, Membership, Types, Vote, from_log_id};
 use crate::peer::{NodeId, Peer};
 use crate::transport::{Transport, TransportError};
 
@@ -37,8 +38,38 @@ const RESUMES_MAX: usize = 16;
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) addresses: Addresses,
     /// How long a message about entries may take.
     pub(crate) timeout: Duration,
+}
+
+/// Where members are now. The library keeps a connection as long as the member is one, wherever it moves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Addresses {
+    known: Arc<Mutex<BTreeMap<NodeId, Address>>>,
+}
+
+impl Addresses {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<NodeId, Address>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are the members now.
+    pub(crate) fn update(&self, membership: &Membership) {
+        let mut known = self.known();
+        if membership.nodes().ne(known.iter()) {
+            *known = membership
+                .nodes()
+                .map(|(id, node)| (*id, node.clone()))
+                .collect();
+        }
+    }
+
+    fn peer(&self, peer: &Peer) -> Peer {
+        self.known()
+            .get(&peer.id)
+            .map_or_else(|| peer.clone(), |node| to_peer(peer.id, node))
+    }
 }
 
 /// The way to one peer.
@@ -100,7 +131,7 @@ impl Network {
             request,
         }
         .encode();
-        let call = self.transport.call(peer.clone(), message);
+        let call = self.transport.call(self.addresses.peer(peer), message);
         let answer = tokio::time::timeout(timeout, call)
             .await
             .map_err(|_| CallError::Timeout(timeout))??;

@@ -60,6 +60,8 @@ pub enum DiskFault {
     None,
     /// Every sync fails. What was to be synced stays readable, and later syncs take it for synced, as in a kernel.
     SyncFails,
+    /// Syncs hang until the fault is mended or the server dies.
+    SyncStalls,
     /// Nothing more can be written.
     Full,
 }
@@ -447,6 +449,11 @@ impl Disk for SimDisk {
 
     fn workers(&self) -> Workers {
         Workers::Tasks
+    }
+
+    fn is_stalled(&self) -> bool {
+        let medium = self.storage.medium();
+        medium.life == self.life && medium.fault == DiskFault::SyncStalls
     }
 
     fn sync_delay(&self) -> Duration {
