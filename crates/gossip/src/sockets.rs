@@ -1,0 +1,245 @@
+//! The real network: one UDP and one TCP socket on the same port.
+//!
+//! Over a connection go one request and one answer, each behind its length in four bytes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::known::{Write, Written};
+use crate::network::{Arrival, DATAGRAM_SIZE_MAX, EXCHANGE_SIZE_MAX, Network, NetworkFuture};
+
+/// How many connections from others are served at a time; more wait in the listener's queue.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How many requests may wait for the member's task; a connection whose request finds no room waits.
+const REQUESTS_WAITING_MAX: usize = 16;
+
+/// How long a connection from another member may take in all.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much memory is taken at a time for what arrives.
+const READ_SIZE: usize = 64 << 10;
+
+/// How often to try for a port that is free for UDP as well as for TCP, if any will do.
+const BIND_ATTEMPTS: usize = 16;
+
+/// The UDP and TCP sockets of a member.
+#[derive(Debug)]
+pub struct Sockets {
+    local: SocketAddr,
+    udp: UdpSocket,
+    requests: AsyncMutex<mpsc::Receiver<Arrival>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Sockets {
+    /// Listens on an address; with port 0 on one that is free for both.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let mut attempts = if address.port() == 0 {
+            BIND_ATTEMPTS
+        } else {
+            1
+        };
+        let (tcp, udp) = loop {
+            attempts -= 1;
+            let tcp = TcpListener::bind(address).await?;
+            match UdpSocket::bind(tcp.local_addr()?).await {
+                Ok(udp) => break (tcp, udp),
+                Err(error) if attempts == 0 => return Err(error),
+                Err(_) => {}
+            }
+        };
+        let (sender, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let mut tasks = JoinSet::new();
+        let local = tcp.local_addr()?;
+        tasks.spawn(accept(tcp, sender));
+        Ok(Self {
+            local,
+            udp,
+            requests: AsyncMutex::new(requests),
+            tasks: Mutex::new(tasks),
+        })
+    }
+
+    /// Where they listen.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn datagram(buffer: &[u8], (length, from): (usize, SocketAddr)) -> Arrival {
+        Arrival::Datagram {
+            from,
+            bytes: Bytes::copy_from_slice(&buffer[..length]),
+        }
+    }
+}
+
+impl Network for Sockets {
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn send(&self, to: SocketAddr, datagram: Bytes) {
+        // A full buffer or a missing route loses it, as any network may.
+        if let Err(error) = self.udp.try_send_to(&datagram, to) {
+            tracing::trace!(%to, %error, "a datagram was not sent");
+        }
+    }
+
+    fn exchange(
+        &self,
+        to: SocketAddr,
+        request: Bytes,
+        limit: Duration,
+    ) -> NetworkFuture<'static, io::Result<Bytes>> {
+        Box::pin(async move {
+            let exchange = async {
+                let mut stream = TcpStream::connect(to).await?;
+                write_frame(&mut stream, &request).await?;
+                read_frame(&mut stream).await
+            };
+            timeout(limit, exchange)
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        })
+    }
+
+    fn arrival(&self) -> NetworkFuture<'_, Arrival> {
+        Box::pin(async move {
+            // One more than we believe, so that a longer one isn't taken for its beginning.
+            let mut buffer = [0; DATAGRAM_SIZE_MAX + 1];
+            let mut requests = self.requests.lock().await;
+            loop {
+                tokio::select! {
+                    biased;
+                    received = self.udp.recv_from(&mut buffer) => match received {
+                        Ok(received) => return Self::datagram(&buffer, received),
+                        // Linux reports here that a datagram sent before met a closed port.
+                        Err(error) => tracing::trace!(%error, "no datagram was received"),
+                    },
+                    Some(request) = requests.recv() => return request,
+                }
+            }
+        })
+    }
+
+    fn arrived(&self) -> Option<Arrival> {
+        let mut buffer = [0; DATAGRAM_SIZE_MAX + 1];
+        if let Ok(received) = self.udp.try_recv_from(&mut buffer) {
+            return Some(Self::datagram(&buffer, received));
+        }
+        self.requests.try_lock().ok()?.try_recv().ok()
+    }
+
+    fn close(&self) -> NetworkFuture<'_, ()> {
+        Box::pin(async move {
+            let mut tasks =
+                std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+            tasks.shutdown().await;
+        })
+    }
+
+    fn write(&self, write: Write) -> NetworkFuture<'static, Option<Written>> {
+        Box::pin(async move {
+            let (done, written) = oneshot::channel();
+            let run = move || {
+                // Nobody may be waiting any more.
+                let _ = done.send(write.run());
+            };
+            let name = String::from("known members");
+            std::thread::Builder::new().name(name).spawn(run).ok()?;
+            written.await.ok()
+        })
+    }
+}
+
+/// Accepts connections until it is aborted.
+async fn accept(listener: TcpListener, requests: mpsc::Sender<Arrival>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let requests = requests.clone();
+                connections.spawn(async move {
+                    let served = timeout(SERVE_TIMEOUT, serve(stream, from, requests)).await;
+                    if let Ok(Err(error)) = served {
+                        tracing::debug!(%from, %error, "a gossip connection ended early");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no gossip connection could be accepted");
+                // Out of files: they come back as connections end.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    from: SocketAddr,
+    requests: mpsc::Sender<Arrival>,
+) -> io::Result<()> {
+    let bytes = read_frame(&mut stream).await?;
+    let (answer, answered) = oneshot::channel();
+    let request = Arrival::Request {
+        from,
+        bytes,
+        answer,
+    };
+    if requests.send(request).await.is_ok()
+        && let Ok(answer) = answered.await
+    {
+        write_frame(&mut stream, &answer).await?;
+    }
+    Ok(())
+}
+
+async fn write_frame(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    if bytes.len() > EXCHANGE_SIZE_MAX {
+        return Err(io::Error::other("too much to say"));
+    }
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream.write_all(&length.to_be_bytes()).await?;
+    stream.write_all(bytes).await?;
+    stream.shutdown().await
+}
+
+/// Reads as much as was announced, taking memory only for what has arrived.
+async fn read_frame(stream: &mut TcpStream) -> io::Result<Bytes> {
+    let mut missing = usize::try_from(stream.read_u32().await?).map_err(io::Error::other)?;
+    if missing > EXCHANGE_SIZE_MAX {
+        return Err(io::Error::other(format!(
+            "a message of {missing} bytes is longer than any of ours"
+        )));
+    }
+    let mut bytes = BytesMut::new();
+    while missing > 0 {
+        bytes.reserve(missing.min(READ_SIZE));
+        let read = (&mut *stream)
+            .take(missing as u64)
+            .read_buf(&mut bytes)
+            .await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        missing -= read;
+    }
+    Ok(bytes.freeze())
+}
