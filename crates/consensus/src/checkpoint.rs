@@ -293,6 +293,11 @@ impl<S: Source> Reader<S> {
         Ok(reader)
     }
 
+    /// Where the checkpoint stands.
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
     fn next_block(&mut self) -> io::Result<()> {
         let mut header = [0; BLOCK_HEADER];
         self.source.take(&mut header)?;

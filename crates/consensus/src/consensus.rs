@@ -30,11 +30,12 @@ use crate::raft::machine::{Board, LoadError, Machine};
 use crate::raft::network::{Addresses, Network, to_peer};
 use crate::raft::storage::Storage;
 use crate::raft::{Address, Command, Membership, Raft, Types, runtime};
+use crate::recovery::{Recovered, Stored};
 use crate::standing::{Standing, Watchdog};
 use crate::suspension::Suspension;
 use crate::tasks::{Stop, Tasks};
 use crate::transport::Transport;
-use crate::{barrier, identity};
+use crate::{barrier, identity, members, recovery};
 
 /// The largest command that can be proposed, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
@@ -179,6 +180,9 @@ pub enum StartError {
         /// What is wrong there.
         reason: String,
     },
+    /// The members cannot be named anew.
+    #[error("members cannot be recovered: {0}")]
+    Members(String),
     /// The state machine refused what it was given.
     #[error("the state cannot be restored: {0}")]
     Machine(String),
@@ -307,6 +311,7 @@ impl Consensus {
             cache: config.cache_bytes,
         };
         let recovered = recover_log(&disk, sizes).await?;
+        let recovered_members = Recovered::read(&*disk)?;
         let mut is_tail_lost = recovered.lost_tail.is_some() || LostTail::is_marked(&*disk)?;
         let board = Arc::new(Board::new(
             config.checkpoint_entries,
@@ -342,7 +347,7 @@ impl Consensus {
             identity.id,
             Arc::new(raft_config(&config, !is_tail_lost)?),
             network.clone(),
-            Storage::new(log.clone(), Some(vote)),
+            Storage::new(log.clone(), Some(vote), recovered_members.clone()),
             machine,
         )
         .await
@@ -368,6 +373,17 @@ impl Consensus {
             let _ = raft.trigger().elect(false).await;
         }
         let stop = Stop::default();
+        if let Some(recovered) = recovered_members {
+            let renewal = members::renew(raft.clone(), recovered, config.heartbeat_interval);
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = stop.stopped() => {}
+                    () = renewal => {}
+                }
+            });
+        }
         let standing = Standing::default();
         let watchdog = Watchdog::new(identity.id, &raft, &log, &standing, &config);
         tasks.spawn(watchdog.run(stop.clone()));
@@ -438,6 +454,25 @@ impl Consensus {
         Ok(Self {
             member: Arc::new(member),
         })
+    }
+
+    /// What the directory of a stopped server says about itself: who it is, whom it knows, how far its log goes.
+    pub async fn stored(config: &Config, disk: Arc<dyn Disk>) -> Result<Stored, StartError> {
+        recovery::look(config, &disk).await
+    }
+
+    /// Gives a stopped server these voters and nobody else, for when a majority is lost for good. This server must be one
+    /// of them. A crash in the middle leaves the old members or the new; doing it again does no harm.
+    ///
+    /// What the lost servers acknowledged and none of the given ones holds is lost. Every server that is named has to be
+    /// given the same list while none of them runs, and none of the others may ever come back with its old directory.
+    /// Blocks while it reads and writes.
+    pub async fn recover(
+        config: &Config,
+        disk: Arc<dyn Disk>,
+        voters: Vec<Peer>,
+    ) -> Result<(), StartError> {
+        recovery::recover(config, &disk, voters).await
     }
 
     /// The id of this data directory.
@@ -770,7 +805,10 @@ fn is_only(membership: &Membership, id: NodeId) -> bool {
 
 /// Reads the log. If its end was lost, that is written down before the end is cut off for good: were it the other way
 /// round, a crash in between would make everybody forget it.
-async fn recover_log(disk: &Arc<dyn Disk>, sizes: Sizes) -> Result<recover::Recovered, StartError> {
+pub(crate) async fn recover_log(
+    disk: &Arc<dyn Disk>,
+    sizes: Sizes,
+) -> Result<recover::Recovered, StartError> {
     let read = recover::recover(&**disk, sizes);
     let mut recovered = read.map_err(|error| match error {
         recover::RecoverError::Damaged(spot) => StartError::Damaged {

@@ -9,6 +9,8 @@ use crate::disk::Disk;
 pub(crate) const IDENTITY_FILE: &str = "identity";
 /// The vote this server gave.
 pub(crate) const VOTE_FILE: &str = "vote";
+/// Members that an operator named anew.
+pub(crate) const RECOVERED_FILE: &str = "recovered";
 /// There while this server neither votes nor counts, because its log lost its end.
 pub(crate) const LOST_TAIL_FILE: &str = "lost-tail";
 

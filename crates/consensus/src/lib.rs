@@ -32,6 +32,7 @@ mod inbox;
 mod log;
 mod lost_tail;
 mod raft;
+mod recovery;
 mod standing;
 mod suspension;
 mod tasks;
@@ -49,4 +50,5 @@ pub use decode::{decode_checkpoint, decode_message, decode_records, decode_segme
 pub use disk::{Disk, MemoryDisk, RealDisk};
 pub use machine::{Committed, Frozen, MachineError, Payload, Reply, StateMachine};
 pub use peer::{NodeId, Peer};
+pub use recovery::Stored;
 pub use transport::{NoTransport, Transport, TransportError, TransportFuture};

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::consensus::{Consensus, MembershipError, forwarded, to_address};
 use crate::log::EntryId;
 use crate::peer::{NodeId, Peer};
-use crate::raft::{Address, Membership, Types, from_log_id};
+use crate::raft::{Address, Membership, Raft, Types, from_log_id};
+use crate::recovery::Recovered;
 use crate::standing::answering;
 
 type Change = ChangeMembers<NodeId, Address>;
@@ -311,6 +312,36 @@ impl Consensus {
         ids.iter().filter(|id| answers(id)).count()
     }
 }
+
+/// Writes members that an operator named anew into the log, as soon as this server leads: those who come back or join
+/// later learn of them there.
+pub(crate) async fn renew(raft: Raft, recovered: Recovered, pause: Duration) {
+    loop {
+        let seen = raft.with_raft_state(|state| {
+            let effective = state.membership_state.effective();
+            let id = effective.log_id().map(from_log_id);
+            let is_leader = state.server_state == ServerState::Leader;
+            (is_leader, id, effective.membership().clone())
+        });
+        let Ok((is_leader, id, membership)) = seen.await else {
+            return;
+        };
+        if id.is_some_and(|id| !recovered.covers(id)) {
+            return;
+        }
+        if is_leader {
+            let nodes = membership.nodes();
+            let nodes = nodes.map(|(id, node)| (*id, node.clone())).collect();
+            // If it fails, the next look tells what became of it.
+            let change = raft.change_membership(ChangeMembers::SetNodes(nodes), true);
+            let _ = timeout(pause * RENEWAL_PAUSES, change).await;
+        }
+        sleep(pause * RENEWAL_PAUSES).await;
+    }
+}
+
+/// How many heartbeats pass before it is looked again whether this server leads.
+const RENEWAL_PAUSES: u32 = 4;
 
 /// The voters there are, or are to be when a change that is under way is completed.
 fn goal(membership: &Membership) -> BTreeSet<NodeId> {

@@ -17,5 +17,12 @@ pub struct Peer {
     pub name: String,
 }
 
+impl Peer {
+    /// Whether its texts are short enough to be taken by others.
+    pub(crate) fn is_plausible(&self) -> bool {
+        self.address.len() <= PEER_TEXT_MAX && self.name.len() <= PEER_TEXT_MAX
+    }
+}
+
 /// Longest address or name that is accepted from disk or from a peer.
 pub(crate) const PEER_TEXT_MAX: usize = 1024;

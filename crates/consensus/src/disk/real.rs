@@ -57,6 +57,11 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn lock(&self) -> io::Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_some() {
+            // Through another open file it would be refused to ourselves.
+            return Ok(());
+        }
         let file = fs::File::options()
             .create(true)
             .truncate(false)
@@ -64,7 +69,7 @@ impl Disk for RealDisk {
             .mode(0o600)
             .open(self.path(LOCK_FILE))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        *lock = Some(file);
         Ok(())
     }
 

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::Stream;
 use futures::stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
 use super::codec::{self, Malformed};
 use super::{Entry, LogId, Types, Vote, from_log_id, to_log_id};
 use crate::durable;
 use crate::log::{Done, Log};
+use crate::recovery::Recovered;
 
 /// Bytes of entries that go into one message to a peer, or are read at a time, if one entry doesn't take more.
 const BATCH_BYTES: usize = 1 << 20;
@@ -25,11 +26,14 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(crate) struct Storage {
     log: Log,
     vote: Arc<Mutex<Option<Vote>>>,
+    /// Members that stand in for those in the log.
+    recovered: Option<Arc<Recovered>>,
 }
 
 impl Storage {
-    pub(crate) fn new(log: Log, vote: Option<Vote>) -> Self {
+    pub(crate) fn new(log: Log, vote: Option<Vote>, recovered: Option<Recovered>) -> Self {
         Self {
+            recovered: recovered.map(Arc::new),
             log,
             vote: Arc::new(Mutex::new(vote)),
         }
@@ -39,7 +43,16 @@ impl Storage {
         let entries = self.log.read(start, end, bytes_max)?;
         entries
             .into_iter()
-            .map(|entry| codec::from_log_entry(entry).map_err(damaged))
+            .map(|entry| {
+                let mut entry = codec::from_log_entry(entry).map_err(damaged)?;
+                if let EntryPayload::Membership(membership) = &mut entry.payload
+                    && let Some(recovered) = &self.recovered
+                    && recovered.covers(from_log_id(entry.log_id))
+                {
+                    *membership = recovered.membership.clone();
+                }
+                Ok(entry)
+            })
             .collect()
     }
 }

@@ -7,4 +7,5 @@ mod single;
 mod damage;
 mod disk;
 mod members;
+mod recovery;
 mod simulation;
