@@ -18,7 +18,9 @@ use ::http::Method;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
+use rpc::tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -58,6 +60,8 @@ pub(super) fn turn_away(accepted: &Accepted) {
     let outcome = match accepted {
         Accepted::Tcp(stream, _) => stream.try_write(ANSWER),
         Accepted::Unix(stream) => stream.try_write(ANSWER),
+        // To be understood it would need the handshake that there is no room for.
+        Accepted::Tls(..) => return,
     };
     if let Err(error) = outcome {
         tracing::debug!("cannot write to a connection that is turned away: {error}");
@@ -94,6 +98,29 @@ pub(super) fn run<S: Service, T: AsyncRead + AsyncWrite + Unpin>(
             // A client that pipelines without end must let others have their turn.
             consume_budget().await;
         }
+    }
+}
+
+/// Performs a handshake, and lives through the connection inside of it.
+pub(super) async fn run_tls<S: Service>(
+    engine: Admission<S>,
+    closing: Arc<Closing>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    incoming: tls::Incoming,
+) {
+    // In boxes, both of them: the handshake is soon over, and what stays is as large as a page.
+    let handshake = Box::pin(incoming.accept(stream));
+    let told = Arc::clone(&closing.notify).notified_owned();
+    let outcome = tokio::select! {
+        biased;
+        () = closing.wait(told) => return,
+        outcome = handshake => outcome,
+    };
+    match outcome {
+        Ok((stream, _)) => run(engine, closing, Box::new(stream), Some(peer)).await,
+        // Whoever scans ports must not fill the log.
+        Err(error) => tracing::debug!("no HTTPS with {peer}: {error}"),
     }
 }
 
@@ -381,6 +408,10 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
                     }
                     Ok(_) | Err(_) => return Poll::Ready(Err(BodyError::Broken)),
                 }
+            }
+            // Inside of TLS the invitation may have been taken and not have left yet.
+            if let Poll::Ready(Err(_)) = Pin::new(&mut self.stream).poll_flush(cx) {
+                return Poll::Ready(Err(BodyError::Broken));
             }
             let piece = ready!(scratch::with_read(|buffer| {
                 let received = match ready!(poll_read(&mut self.stream, cx, buffer)) {

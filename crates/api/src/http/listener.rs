@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rpc::tls;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 /// Connections that the kernel holds ready for us; beyond, clients wait for their handshake.
@@ -26,6 +27,7 @@ pub struct Listener(Arc<Inner>);
 #[derive(Debug)]
 enum Inner {
     Tcp(std::net::TcpListener),
+    Tls(std::net::TcpListener, tls::Incoming),
     Unix {
         socket: std::os::unix::net::UnixListener,
         _file: SocketFile,
@@ -47,6 +49,17 @@ pub struct UnixSocketOptions {
 impl Listener {
     /// Listens on a TCP address; port 0 takes any free one.
     pub fn tcp(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self(Arc::new(Inner::Tcp(Self::bind(address)?))))
+    }
+
+    /// Listens on a TCP address for connections inside of TLS. Which certificates are shown and
+    /// demanded is up to `incoming`; a handshake counts as an open connection, and is bounded in
+    /// time and number there.
+    pub fn https(address: SocketAddr, incoming: tls::Incoming) -> io::Result<Self> {
+        Ok(Self(Arc::new(Inner::Tls(Self::bind(address)?, incoming))))
+    }
+
+    fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
@@ -58,7 +71,7 @@ impl Listener {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self(Arc::new(Inner::Tcp(socket.into()))))
+        Ok(socket.into())
     }
 
     /// Listens on a unix socket. A socket that is there already is replaced, since a process
@@ -94,7 +107,7 @@ impl Listener {
     /// The address of a TCP listener, with the port that was taken; `None` for a unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &*self.0 {
-            Inner::Tcp(socket) => socket.local_addr().ok(),
+            Inner::Tcp(socket) | Inner::Tls(socket, _) => socket.local_addr().ok(),
             Inner::Unix { .. } => None,
         }
     }
@@ -105,6 +118,10 @@ impl Listener {
             Inner::Tcp(socket) => {
                 Acceptor::Tcp(tokio::net::TcpListener::from_std(socket.try_clone()?)?)
             }
+            Inner::Tls(socket, incoming) => Acceptor::Tls(
+                tokio::net::TcpListener::from_std(socket.try_clone()?)?,
+                incoming.clone(),
+            ),
             Inner::Unix { socket, .. } => {
                 Acceptor::Unix(tokio::net::UnixListener::from_std(socket.try_clone()?)?)
             }
@@ -116,6 +133,7 @@ impl Listener {
 #[derive(Debug)]
 pub(super) enum Acceptor {
     Tcp(tokio::net::TcpListener),
+    Tls(tokio::net::TcpListener, tls::Incoming),
     Unix(tokio::net::UnixListener),
 }
 
@@ -123,6 +141,8 @@ pub(super) enum Acceptor {
 #[derive(Debug)]
 pub(super) enum Accepted {
     Tcp(tokio::net::TcpStream, SocketAddr),
+    /// Before its handshake.
+    Tls(tokio::net::TcpStream, SocketAddr, tls::Incoming),
     Unix(tokio::net::UnixStream),
 }
 
@@ -132,6 +152,9 @@ impl Acceptor {
             Self::Tcp(listener) => listener
                 .poll_accept(cx)
                 .map_ok(|(stream, peer)| Accepted::Tcp(stream, peer)),
+            Self::Tls(listener, incoming) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, peer)| Accepted::Tls(stream, peer, incoming.clone())),
             Self::Unix(listener) => listener
                 .poll_accept(cx)
                 .map_ok(|(stream, _)| Accepted::Unix(stream)),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -117,6 +118,11 @@ impl<S: Service> Engine<S> {
             Accepted::Tcp(stream, peer) => {
                 into.spawn(connection::run(admission, closing, stream, Some(peer)));
             }
+            Accepted::Tls(stream, peer, incoming) => {
+                into.spawn(connection::run_tls(
+                    admission, closing, stream, peer, incoming,
+                ));
+            }
             Accepted::Unix(stream) => {
                 into.spawn(connection::run(admission, closing, stream, None));
             }
@@ -177,6 +183,16 @@ pub(super) struct Closing {
 impl Closing {
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits for it; `told` was made before.
+    pub(super) async fn wait(&self, told: OwnedNotified) {
+        let mut told = pin!(told);
+        // Registers first, so that an end between the look and the wait isn't missed.
+        let registered = poll_fn(|cx| Poll::Ready(told.as_mut().poll(cx).is_ready())).await;
+        if !registered && !self.has_begun() {
+            told.await;
+        }
     }
 
     fn close(&self) {
