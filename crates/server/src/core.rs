@@ -1,27 +1,25 @@
 //! The server itself: what its pipelines share, and its start and end.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use consensus::{Consensus, Disk, Leadership, Transport};
-use futures::future::BoxFuture;
-use model::{Answer, Command, Error, Operated, Operation, Question, Reply};
+use model::Error;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rpc::{
-    Answered, Backend, ByteStream, Calls, Cluster, OperateOptions, ReadOptions, RestoreOptions,
-    Restored, Save, SaveOptions, WriteOptions,
-};
+use rpc::{Calls, Cluster, Serve};
 use store::{Shared, Store};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::faces::{ForMembers, InProcess};
 use crate::machine::Machine;
-use crate::{Config, leader, operate, read, restore, save, write};
+use crate::route::Leader;
+use crate::{Config, leader};
 
 /// The wall clock, read where the leader settles a command and nowhere else.
 pub trait WallClock: Send + Sync + 'static {
@@ -64,6 +62,18 @@ pub struct ServerStatus {
     pub is_leader: bool,
 }
 
+/// How a server with an empty log comes to have members. One with a log needs none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// It waits until the leader of a cluster takes it in.
+    #[default]
+    Join,
+    /// It is the first and only member.
+    Bootstrap,
+    /// It waits until so many servers that expect the same are there, and makes a cluster with them.
+    Expect(usize),
+}
+
 /// What a server stands on; each has a second form in the simulator.
 pub struct Parts {
     /// Where the log lies.
@@ -87,13 +97,19 @@ pub(crate) struct Core {
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// The term in which this server, as the leader, has applied all that was committed before it; else 0.
     ready: AtomicU64,
-    /// Wakes those who are held, in the order in which they came (a `watch` would draw lots).
-    became_ready: Notify,
+    /// Who was not heard from for so long is not known to lead any more.
+    pub(crate) leader_known_for: Duration,
+    /// Another server that leads.
+    leader: std::sync::Mutex<Option<Arc<Leader>>>,
+    /// Tells of every change of who leads or is ready to, in the order in which they came (a `watch` would draw lots).
+    pub(crate) leader_changed: Notify,
     pub(crate) replaced: watch::Receiver<u64>,
     /// How many uploaded snapshots may be checked at the same time.
     pub(crate) uploads: Semaphore,
     /// One restore at a time: a second would only drop the first.
     pub(crate) restoring: Mutex<()>,
+    /// Told when a restore was broken off in the middle.
+    pub(crate) restore_abandoned: Notify,
     chance: std::sync::Mutex<StdRng>,
     /// The latest time that went into the log from here or was found there, and when that was.
     time: std::sync::Mutex<(u64, Instant)>,
@@ -102,13 +118,16 @@ pub(crate) struct Core {
 /// Each holds a file of the size of its state.
 const UPLOADS_MAX: usize = 4;
 
+/// How long ago a server that never heard of a leader says that was: as long as the original can count.
+const NEVER: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+
 impl Core {
     /// A new random id.
     pub(crate) fn draw_id(&self) -> Uuid {
         let mut bytes = [0; 16];
         self.chance
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .fill_bytes(&mut bytes);
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
@@ -123,10 +142,7 @@ impl Core {
 
     /// Moves the time on to `ms`, or to where it has come by itself if that is later.
     fn pass_time(&self, ms: u64) -> u64 {
-        let mut time = self
-            .time
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         let (last_ms, last) = *time;
         let elapsed = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);
         let by_itself = last_ms.saturating_add(elapsed);
@@ -150,28 +166,74 @@ impl Core {
     pub(crate) fn set_ready(&self, term: u64) {
         self.pass_time(self.shared.view().clock_ms());
         self.ready.store(term, Ordering::Release);
-        self.became_ready.notify_waiters();
+        self.leader_changed.notify_waiters();
     }
 
-    /// Waits until this server leads, but not for long.
-    ///
-    /// The original holds requests for 7 s, since elections are usually over by then.
-    pub(crate) async fn hold_for_leader(&self) -> Result<(), Error> {
-        if self.leads() {
-            return Ok(());
+    /// The term that this server is in.
+    pub(crate) fn term(&self) -> u64 {
+        self.leadership.borrow().term
+    }
+
+    /// Whether this server was elected, though it may have to catch up yet.
+    pub(crate) fn is_elected(&self) -> bool {
+        self.leadership.borrow().is_leader
+    }
+
+    /// How long ago this server heard from a leader; zero if it is the leader itself.
+    pub(crate) fn last_contact(&self) -> Duration {
+        if self.is_elected() {
+            Duration::ZERO
+        } else {
+            self.consensus.last_contact().unwrap_or(NEVER)
         }
-        let held = tokio::time::timeout(self.config.hold_max, async {
-            loop {
-                let mut became_ready = pin!(self.became_ready.notified());
-                // Enrolled before looking, so that nothing slips in between.
-                became_ready.as_mut().enable();
-                if self.leads() {
-                    return Ok(());
-                }
-                became_ready.await;
+    }
+
+    /// Whether some server leads, as far as this one can tell: one that is cut off keeps the name of its last leader, because it stands for no election that it can't win.
+    pub(crate) fn knows_leader(&self) -> bool {
+        self.leadership.borrow().leader.is_some() && self.last_contact() < self.leader_known_for
+    }
+
+    /// Another server that leads, as far as this one knows.
+    pub(crate) fn leader(&self) -> Option<Arc<Leader>> {
+        self.leader
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes who leads by what the log knows now.
+    pub(crate) fn note_leader(&self, leadership: &Leadership) {
+        let leader = Leader::of(leadership, self.consensus.id(), &self.config.datacenter);
+        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader.map(Arc::new);
+        self.leader_changed.notify_waiters();
+    }
+
+    /// Returns when this one does not lead any more, as far as this server knows.
+    pub(crate) async fn deposed(&self, leader: &Leader) {
+        loop {
+            let mut news = pin!(self.leader_changed.notified());
+            news.as_mut().enable();
+            if self
+                .leader()
+                .is_none_or(|now| (now.term, now.id) != (leader.term, leader.id))
+            {
+                return;
             }
-        });
-        held.await.unwrap_or(Err(Error::NoLeader))
+            news.await;
+        }
+    }
+
+    /// Waits until this server leads and is ready to.
+    async fn lead(&self) {
+        loop {
+            let mut news = pin!(self.leader_changed.notified());
+            // Enrolled before looking, so that nothing slips in between.
+            news.as_mut().enable();
+            if self.leads() {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// Refuses requests to datacenters that this server cannot reach.
@@ -206,7 +268,7 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Opens the data directory and takes part; if it is empty and `bootstrap` is set, as the first and only member.
+    /// Opens the data directory and takes part.
     ///
     /// Must be called on the runtime that is to run it.
     ///
@@ -216,7 +278,7 @@ impl Server {
         config: Config,
         log: consensus::Config,
         parts: Parts,
-        bootstrap: bool,
+        start: Start,
     ) -> Result<Self, StartError> {
         let Parts {
             disk,
@@ -231,7 +293,7 @@ impl Server {
         let machine = Box::new(Machine::new(store, replaced));
         let peer_config = log.clone();
         let consensus = Consensus::start(log, disk, machine, transport).await?;
-        if bootstrap && !consensus.initialized().await {
+        if start == Start::Bootstrap && !consensus.initialized().await {
             let me = peer_config.peer(consensus.id());
             consensus
                 .bootstrap(vec![me])
@@ -247,10 +309,13 @@ impl Server {
             shared,
             clock,
             ready: AtomicU64::new(0),
-            became_ready: Notify::new(),
+            leader_known_for: peer_config.election_timeout_max,
+            leader: std::sync::Mutex::new(None),
+            leader_changed: Notify::new(),
             replaced: replacements,
             uploads: Semaphore::new(UPLOADS_MAX),
             restoring: Mutex::new(()),
+            restore_abandoned: Notify::new(),
             time: std::sync::Mutex::new((0, Instant::now())),
             chance: std::sync::Mutex::new(chance),
         });
@@ -268,6 +333,11 @@ impl Server {
         Cluster::new(InProcess(Arc::clone(&self.core)))
     }
 
+    /// What answers other members; it shares its pipelines with [`cluster`](Self::cluster).
+    pub fn serve(&self) -> Arc<dyn Serve> {
+        Arc::new(ForMembers(Arc::clone(&self.core)))
+    }
+
     /// Figures.
     pub fn status(&self) -> ServerStatus {
         ServerStatus {
@@ -282,9 +352,9 @@ impl Server {
     /// # Errors
     /// [`Error::NoLeader`] if it did not come to that.
     pub async fn wait_for_leader(&self, timeout: Duration) -> Result<(), Error> {
-        tokio::time::timeout(timeout, self.core.hold_for_leader())
+        tokio::time::timeout(timeout, self.core.lead())
             .await
-            .unwrap_or(Err(Error::NoLeader))
+            .map_err(|_| Error::NoLeader)
     }
 
     /// The log of this server, for messages from its peers and for tests.
@@ -302,51 +372,5 @@ impl Server {
             tracing::error!("the leader's duties ended by a panic");
         }
         self.core.consensus.shutdown().await;
-    }
-}
-
-/// The servers as seen from within one: a function call away.
-struct InProcess(Arc<Core>);
-
-impl Backend for InProcess {
-    fn read(
-        &self,
-        question: Question,
-        options: ReadOptions,
-    ) -> BoxFuture<'static, Result<Answered<Answer>, Error>> {
-        let core = Arc::clone(&self.0);
-        Box::pin(async move { read::read(&core, question, options).await })
-    }
-
-    fn write(
-        &self,
-        command: Command,
-        options: WriteOptions,
-    ) -> BoxFuture<'static, Result<Reply, Error>> {
-        let core = Arc::clone(&self.0);
-        Box::pin(async move { write::write(&core, command, options).await })
-    }
-
-    fn save(&self, options: SaveOptions) -> BoxFuture<'static, Result<Save, Error>> {
-        let core = Arc::clone(&self.0);
-        Box::pin(async move { save::save(&core, options).await })
-    }
-
-    fn restore(
-        &self,
-        options: RestoreOptions,
-        archive: ByteStream,
-    ) -> BoxFuture<'static, Result<Restored, Error>> {
-        let core = Arc::clone(&self.0);
-        Box::pin(async move { restore::restore(&core, options, archive).await })
-    }
-
-    fn operate(
-        &self,
-        operation: Operation,
-        options: OperateOptions,
-    ) -> BoxFuture<'static, Result<Operated, Error>> {
-        let core = Arc::clone(&self.0);
-        Box::pin(async move { operate::operate(&core, operation, options).await })
     }
 }

@@ -1,18 +1,57 @@
 //! What an operator asks: who takes part in consensus, and with which keys the members gossip.
 
-use model::{Error, Operated, Operation, Peers};
-use rpc::OperateOptions;
+use consensus::{MembershipError, Peer};
+use model::{Error, Operated, Operation, Peers, RaftConfiguration, RaftServer};
+use rpc::{Hop, OperateOptions, Refusal, Request, Response};
 
 use crate::access::authorise;
 use crate::core::Core;
+use crate::route::{self, Errand, Forwarded, Turn};
 
 /// Does or tells something beside the state.
 pub(crate) async fn operate(
     core: &Core,
+    hop: Hop,
     operation: Operation,
     options: OperateOptions,
+) -> Result<Operated, Refusal> {
+    core.route(&options.datacenter).map_err(Refusal::Failed)?;
+    if options.stale || !operation.needs_leader() {
+        let operated = operate_here(core, &operation, &options).await;
+        return operated.map_err(Refusal::Failed);
+    }
+    let mut errand = Errand::new(core, hop);
+    loop {
+        let turn = errand.turn().await?;
+        let leader = match &turn {
+            Turn::Here => match operate_here(core, &operation, &options).await {
+                Err(Error::NoLeader) => {
+                    errand.failed(&turn);
+                    continue;
+                }
+                result => return result.map_err(Refusal::Failed),
+            },
+            Turn::There(leader) => leader,
+        };
+        let request = Request::Operate(operation.clone(), options.clone());
+        let is_repeatable = request.is_repeatable();
+        match route::instruct(core, leader, request).await? {
+            Forwarded::Answered(Response::Operate(operated)) => return Ok(operated),
+            Forwarded::Answered(_) => return Err(route::absurd()),
+            Forwarded::NotDone => {}
+            Forwarded::Broken if is_repeatable => {}
+            Forwarded::Broken => return Err(Refusal::Failed(Error::OutcomeUnknown)),
+        }
+        errand.failed(&turn);
+    }
+}
+
+/// The same at this server; [`Error::NoLeader`] means that it was not done because another leads.
+async fn operate_here(
+    core: &Core,
+    operation: &Operation,
+    options: &OperateOptions,
 ) -> Result<Operated, Error> {
-    core.route(&options.datacenter)?;
     authorise(
         &core.config,
         &core.shared.view(),
@@ -21,12 +60,63 @@ pub(crate) async fn operate(
     )?;
     match operation {
         Operation::Peers => Ok(Operated::Peers(peers(core))),
-        Operation::RaftConfiguration
-        | Operation::RaftRemovePeer(_)
-        | Operation::Keyring(_)
-        | Operation::UpdateCoordinate(_) => {
+        Operation::RaftConfiguration => {
+            let configuration = configuration(core);
+            if !options.stale && !core.leads() {
+                return Err(Error::NoLeader);
+            }
+            Ok(Operated::RaftConfiguration(configuration))
+        }
+        Operation::RaftRemovePeer(address) => {
+            remove_peer(core, address).await.map(|()| Operated::Nothing)
+        }
+        Operation::Keyring(_) | Operation::UpdateCoordinate(_) => {
             Err(Error::Unavailable("this server runs alone".to_owned()))
         }
+    }
+}
+
+/// Who takes part in consensus, as this server knows it.
+fn configuration(core: &Core) -> RaftConfiguration {
+    let status = core.consensus.status();
+    let leader = status.leader.as_ref().map(|peer| peer.id);
+    let server = |peer: Peer, voter: bool| RaftServer {
+        leader: Some(peer.id) == leader,
+        node: if peer.name.is_empty() {
+            "(unknown)".to_owned()
+        } else {
+            peer.name
+        },
+        address: peer.address,
+        voter,
+    };
+    let voters = status.voters.into_iter().map(|peer| server(peer, true));
+    let learners = status.learners.into_iter().map(|peer| server(peer, false));
+    RaftConfiguration {
+        servers: voters.chain(learners).collect(),
+        index: status.commit_index,
+    }
+}
+
+/// Takes the server with this address out of consensus.
+async fn remove_peer(core: &Core, address: &str) -> Result<(), Error> {
+    let status = core.consensus.status();
+    let found = status
+        .voters
+        .iter()
+        .chain(&status.learners)
+        .find(|peer| peer.address == address);
+    let Some(peer) = found else {
+        return Err(Error::NotFound(format!(
+            "address {address:?} was not found in the Raft configuration"
+        )));
+    };
+    tracing::info!("removing the server at {address} from Raft, as an operator wishes");
+    match core.consensus.remove(peer.id).await {
+        Ok(()) => Ok(()),
+        Err(MembershipError::NotLeader { .. } | MembershipError::Stopped) => Err(Error::NoLeader),
+        Err(MembershipError::OutcomeUnknown) => Err(Error::OutcomeUnknown),
+        Err(error) => Err(Error::Unavailable(error.to_string())),
     }
 }
 

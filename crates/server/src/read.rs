@@ -1,29 +1,82 @@
 //! The read pipeline: route, authorise, then take a view, ask, and wait on just what was asked.
 
 use model::{Answer, Error, Filter, Question};
-use rpc::{Answered, Consistency, Meta, ReadOptions};
+use rpc::{Answered, Consistency, Hop, Meta, ReadOptions, Refusal, Request, Response};
 use store::Watch;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::access::authorise;
 use crate::core::Core;
 use crate::registry;
+use crate::route::{self, Errand, Forwarded, Turn};
+
+/// A question that was attended to for so long was not turned away: if it has to look for a leader after that, its hold begins anew.
+const ATTENDED: Duration = Duration::from_secs(1);
 
 /// Answers a question; with an index, as soon as the answer has changed since.
+///
+/// A question changes nothing, so it is asked again as often as it takes, of whoever leads by then.
 pub(crate) async fn read(
     core: &Core,
+    hop: Hop,
     question: Question,
     options: ReadOptions,
+) -> Result<Answered<Answer>, Refusal> {
+    core.route(&options.datacenter).map_err(Refusal::Failed)?;
+    let deadline = (options.index > 0).then(|| Instant::now() + options.wait);
+    if options.consistency == Consistency::Stale {
+        let answered = answer(core, &question, &options, deadline).await;
+        return answered.map_err(Refusal::Failed);
+    }
+    let mut errand = Errand::new(core, hop);
+    loop {
+        let turn = errand.turn().await?;
+        let began = Instant::now();
+        match &turn {
+            Turn::Here => match answer(core, &question, &options, deadline).await {
+                Err(Error::NoLeader) => {}
+                result => return result.map_err(Refusal::Failed),
+            },
+            Turn::There(leader) => {
+                let options = ReadOptions {
+                    wait: deadline.map_or(Duration::ZERO, |at| at.duration_since(began)),
+                    ..options.clone()
+                };
+                let request = Request::Read(question.clone(), options);
+                match route::ask(core, leader, request).await? {
+                    Forwarded::Answered(Response::Read(answered)) => return Ok(answered),
+                    Forwarded::Answered(_) => return Err(route::absurd()),
+                    Forwarded::NotDone | Forwarded::Broken => {}
+                }
+            }
+        }
+        let now = Instant::now();
+        if now - began >= ATTENDED && deadline.is_some_and(|at| now < at) {
+            errand.was_attended();
+        }
+        errand.failed(&turn);
+    }
+}
+
+/// Answers from what this server has, once that is as fresh as asked for.
+///
+/// [`Error::NoLeader`] means that this server can't say so, or can't any more.
+async fn answer(
+    core: &Core,
+    question: &Question,
+    options: &ReadOptions,
+    deadline: Option<Instant>,
 ) -> Result<Answered<Answer>, Error> {
-    core.route(&options.datacenter)?;
-    let blocking = options.index > 0;
-    let deadline = blocking.then(|| Instant::now() + options.wait);
     loop {
         be_fresh(core, options.consistency).await?;
         let view = core.shared.view();
         let authority = authorise(&core.config, &view, &options.token, question.need())?;
-        let mut watch = if blocking { Watch::on() } else { Watch::off() };
-        let mut found = registry::ask(&question, &view, &mut watch);
+        let mut watch = if deadline.is_some() {
+            Watch::on()
+        } else {
+            Watch::off()
+        };
+        let mut found = registry::ask(question, &view, &mut watch);
         let due = deadline.is_none_or(|at| Instant::now() >= at);
         if due || found.is_news(options.index) {
             found.answer.filter(authority);
@@ -52,31 +105,22 @@ async fn be_fresh(core: &Core, consistency: Consistency) -> Result<(), Error> {
         Consistency::Default if core.leads() && core.consensus.has_lease() => Ok(()),
         // Without a lease the leader asks its peers, which is what a consistent read does anyway.
         Consistency::Default | Consistency::Consistent => {
-            core.hold_for_leader().await?;
+            if !core.leads() {
+                return Err(Error::NoLeader);
+            }
             core.consensus
                 .read_barrier()
                 .await
-                .map_err(|error| match error {
-                    consensus::BarrierError::NotLeader { .. }
-                    | consensus::BarrierError::NoQuorum => Error::NoLeader,
-                    consensus::BarrierError::Stopped => {
-                        Error::Internal("this server has stopped".to_owned())
-                    }
-                })
+                .map_err(|_| Error::NoLeader)
         }
     }
 }
 
 /// How an answer from this server stands in time.
 pub(crate) fn meta(core: &Core, index: model::Index) -> Meta {
-    let leadership = core.leadership.borrow();
     Meta {
         index,
-        last_contact: if leadership.is_leader {
-            std::time::Duration::ZERO
-        } else {
-            core.consensus.status().last_contact.unwrap_or_default()
-        },
-        known_leader: leadership.leader.is_some(),
+        last_contact: core.last_contact(),
+        known_leader: core.knows_leader(),
     }
 }

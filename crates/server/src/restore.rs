@@ -6,30 +6,57 @@ use std::path::Path;
 
 use bytes::Bytes;
 use model::{Command, Error, Index, Need, RestoreBegin, RestoreChunk, RestoreCommit};
-use rpc::{ByteStream, RestoreOptions, Restored};
-use store::archive::{Chunks, Refusal, StateError, TypeName, Unknown, Verified, is_later};
+use rpc::{ByteStream, CallError, Hop, Refusal, RestoreOptions, Restored};
+use store::archive::{Chunks, StateError, TypeName, Unknown, Verified, is_later};
 use uuid::Uuid;
 use wire::archive;
 
 use crate::access::authorise;
 use crate::config::Checking;
 use crate::core::Core;
+use crate::route::{self, Turn};
 use crate::write::propose;
 
 /// How much of the state is read from its file at a time.
 const READ_SIZE: usize = 256 * 1024;
 
-/// Replaces everything by the snapshot in `archive`; on an error nothing was changed.
+/// Replaces everything by the snapshot in `archive`, here or at the leader.
+///
+/// On an error nothing was changed, unless it says otherwise.
+/// Unlike other requests, the original doesn't hold restores while there is no leader.
 pub(crate) async fn restore(
+    core: &Core,
+    hop: Hop,
+    options: RestoreOptions,
+    archive: ByteStream,
+) -> Result<Restored, Refusal> {
+    core.route(&options.datacenter).map_err(Refusal::Failed)?;
+    match route::at_once(core, hop).await? {
+        Turn::Here => restore_here(core, options, archive)
+            .await
+            .map_err(Refusal::Failed),
+        Turn::There(leader) => {
+            let restored = core
+                .calls
+                .restore(&leader.server, Hop::Forwarded, options, archive)
+                .await;
+            restored.map_err(|error| match error {
+                CallError::Broken(why) => {
+                    tracing::warn!("a restore was cut off from the leader: {why}");
+                    Refusal::Failed(in_doubt())
+                }
+                CallError::NotSent(_) | CallError::Refused(_) => route::transfer_error(error),
+            })
+        }
+    }
+}
+
+/// The same where this server leads; on an error nothing was changed, unless it says otherwise.
+async fn restore_here(
     core: &Core,
     options: RestoreOptions,
     archive: ByteStream,
 ) -> Result<Restored, Error> {
-    core.route(&options.datacenter)?;
-    // Unlike other requests, the original doesn't hold restores while there is no leader.
-    if !core.leads() {
-        return Err(Error::NoLeader);
-    }
     authorise(
         &core.config,
         &core.shared.view(),
@@ -85,11 +112,42 @@ pub(crate) async fn restore(
         skipped: skipped.collect(),
     };
     let id = core.draw_id();
+    let mut open = Open {
+        core,
+        is_settled: false,
+    };
     let sent = send(core, id, checked).await;
     if sent.is_err() {
         give_up(core).await;
     }
+    open.is_settled = true;
     sent.map(|()| restored)
+}
+
+/// A restore that is being sent; who is dropped in the middle of it has left an open one behind.
+struct Open<'a> {
+    core: &'a Core,
+    is_settled: bool,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.core.restore_abandoned.notify_one();
+        }
+    }
+}
+
+/// Drops what restores that were broken off in the middle have left behind, for as long as this server leads.
+///
+/// It would hold back checkpoints on all servers, and take memory, until the next restore or the next leader.
+pub(crate) async fn clear_abandoned(core: &Core) {
+    loop {
+        core.restore_abandoned.notified().await;
+        let _one_at_a_time = core.restoring.lock().await;
+        tracing::warn!("a restore was broken off; nothing was changed");
+        give_up(core).await;
+    }
 }
 
 /// Makes sure that no half of a restore stays open: a commit of another one drops it on all servers.
@@ -146,11 +204,16 @@ async fn send(core: &Core, id: Uuid, checked: Checked) -> Result<(), Error> {
     };
     match propose(core, Command::RestoreCommit(commit)).await {
         Ok(_) => Ok(()),
-        Err(Error::OutcomeUnknown) => Err(Error::Unavailable(
-            "leadership was lost while the restore was committed: it happened either wholly or not at all; repeating it is safe".to_owned(),
-        )),
-        Err(error) => Err(error),
+        Err(Error::OutcomeUnknown) => Err(in_doubt()),
+        Err(error) => Err(unfinished(error)),
     }
+}
+
+/// The leader was lost when the commit may have been in its log.
+fn in_doubt() -> Error {
+    Error::Unavailable(
+        "leadership was lost while the restore was committed: it happened either wholly or not at all; repeating it is safe".to_owned(),
+    )
 }
 
 /// A chunk whose fate is unknown changes nothing without a commit.
@@ -214,7 +277,7 @@ fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked
 }
 
 fn is_of_a_later_release(error: &StateError) -> bool {
-    matches!(error, StateError::Refused { refusal: Refusal::Unrecognized(kind), .. } if is_later(*kind))
+    matches!(error, StateError::Refused { refusal: store::archive::Refusal::Unrecognized(kind), .. } if is_later(*kind))
 }
 
 /// Room on the disk that an upload must leave: the log lives there too, and a server that can't write it has to stop.

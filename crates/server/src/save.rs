@@ -4,26 +4,43 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use model::{Error, Need};
-use rpc::{ByteSender, Save, SaveOptions, StreamError, byte_stream};
+use rpc::{ByteSender, Hop, Refusal, Save, SaveOptions, StreamError, byte_stream};
 use store::View;
 use wire::archive;
 
 use crate::access::authorise;
 use crate::core::Core;
 use crate::read;
+use crate::route::{self, Turn};
 
 /// How many bytes of archive are sent in one piece.
 const PIECE: usize = 64 * 1024;
 
-/// Takes a snapshot of everything that this server knows.
-pub(crate) async fn save(core: &Core, options: SaveOptions) -> Result<Save, Error> {
-    core.route(&options.datacenter)?;
+/// Takes a snapshot of everything: here, if that may be stale or this server leads, else from the leader.
+///
+/// Unlike other requests, the original doesn't hold snapshots while there is no leader.
+pub(crate) async fn save(core: &Core, hop: Hop, options: SaveOptions) -> Result<Save, Refusal> {
+    core.route(&options.datacenter).map_err(Refusal::Failed)?;
     if !options.stale {
-        // Unlike other requests, the original doesn't hold snapshots while there is no leader.
-        if !core.leads() || core.consensus.read_barrier().await.is_err() {
-            return Err(Error::NoLeader);
+        match route::at_once(core, hop).await? {
+            Turn::Here => core.consensus.read_barrier().await.map_err(|_| match hop {
+                Hop::First => Refusal::Failed(Error::NoLeader),
+                Hop::Forwarded => Refusal::NotLeader,
+            })?,
+            Turn::There(leader) => {
+                let save = core
+                    .calls
+                    .save(&leader.server, Hop::Forwarded, options)
+                    .await;
+                return save.map_err(route::transfer_error);
+            }
         }
     }
+    save_here(core, &options).map_err(Refusal::Failed)
+}
+
+/// Takes a snapshot of everything that this server knows.
+fn save_here(core: &Core, options: &SaveOptions) -> Result<Save, Error> {
     let view = core.shared.view();
     authorise(&core.config, &view, &options.token, Need::Management)?;
     if view.index() == 0 {

@@ -3,24 +3,52 @@
 use bytes::Bytes;
 use consensus::ProposeError;
 use model::{ApplyResult, Command, Entry, Error, Reply};
-use rpc::WriteOptions;
-use tokio::time::{Duration, Instant};
+use rpc::{Hop, Refusal, Request, Response, WriteOptions};
 
 use crate::access::authorise;
 use crate::core::Core;
+use crate::route::{self, Errand, Forwarded, Turn};
 use crate::settle;
 
-/// How long to wait before a command that reached no log is proposed again.
-const RETRY_DELAY: Duration = Duration::from_millis(20);
-
 /// Carries out a command; when it returns, the effect is durable.
+///
+/// It is tried again as long as it provably reached no leader's log, and never once it may have.
 pub(crate) async fn write(
     core: &Core,
-    mut command: Command,
+    hop: Hop,
+    command: Command,
     options: WriteOptions,
+) -> Result<Reply, Refusal> {
+    core.route(&options.datacenter).map_err(Refusal::Failed)?;
+    let mut errand = Errand::new(core, hop);
+    loop {
+        let turn = errand.turn().await?;
+        let leader = match &turn {
+            Turn::Here => match write_here(core, command.clone(), &options).await {
+                Err(Error::NoLeader) => {
+                    errand.failed(&turn);
+                    continue;
+                }
+                result => return result.map_err(Refusal::Failed),
+            },
+            Turn::There(leader) => leader,
+        };
+        let request = Request::Write(command.clone(), options.clone());
+        match route::instruct(core, leader, request).await? {
+            Forwarded::Answered(Response::Write(reply)) => return Ok(reply),
+            Forwarded::Answered(_) => return Err(route::absurd()),
+            Forwarded::NotDone => errand.failed(&turn),
+            Forwarded::Broken => return Err(Refusal::Failed(Error::OutcomeUnknown)),
+        }
+    }
+}
+
+/// The same where this server leads.
+async fn write_here(
+    core: &Core,
+    mut command: Command,
+    options: &WriteOptions,
 ) -> Result<Reply, Error> {
-    core.route(&options.datacenter)?;
-    core.hold_for_leader().await?;
     authorise(
         &core.config,
         &core.shared.view(),
@@ -42,7 +70,7 @@ pub(crate) async fn write(
 
 /// Puts a settled command into the log and waits for its reply.
 ///
-/// It is proposed again only if it provably reached no log.
+/// [`Error::NoLeader`] means that it provably reached no log: this server does not lead any more.
 pub(crate) async fn propose(core: &Core, command: Command) -> Result<Reply, Error> {
     let entry = Entry {
         at_ms: core.now_ms(),
@@ -51,38 +79,16 @@ pub(crate) async fn propose(core: &Core, command: Command) -> Result<Reply, Erro
     let bytes = wire::compact::to_vec(&entry)
         .map_err(|error| Error::Internal(format!("cannot encode a command: {error}")))?;
     drop(entry);
-    let bytes = Bytes::from(bytes);
-    let deadline = Instant::now() + core.config.hold_max;
-    loop {
-        match core.consensus.propose(bytes.clone()).await {
-            Ok(proposed) => {
-                return match proposed.reply.downcast::<ApplyResult>() {
-                    Ok(result) => *result,
-                    Err(_) => Err(Error::Internal(
-                        "the state machine gave no reply".to_owned(),
-                    )),
-                };
-            }
-            Err(ProposeError::NotLeader { .. }) if Instant::now() >= deadline => {
-                return Err(Error::NoLeader);
-            }
-            Err(ProposeError::NotLeader { .. }) => {
-                // The log knew before the rest of this server did; give that a moment.
-                tokio::time::sleep(RETRY_DELAY).await;
-                core.hold_for_leader().await?;
-            }
-            Err(ProposeError::OutcomeUnknown) => return Err(Error::OutcomeUnknown),
-            Err(error @ ProposeError::TooLarge { .. }) => {
-                return Err(Error::Invalid(error.to_string()));
-            }
-            Err(ProposeError::Stopped) => {
-                let why = core.consensus.status().failure;
-                let why = why.map_or_else(
-                    || "this server has stopped".to_owned(),
-                    |why| format!("this server has stopped: {why}"),
-                );
-                return Err(Error::Internal(why));
-            }
-        }
+    match core.consensus.propose(Bytes::from(bytes)).await {
+        Ok(proposed) => match proposed.reply.downcast::<ApplyResult>() {
+            Ok(result) => *result,
+            Err(_) => Err(Error::Internal(
+                "the state machine gave no reply".to_owned(),
+            )),
+        },
+        // Nothing was written. If this server has stopped, another may lead by now.
+        Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => Err(Error::NoLeader),
+        Err(ProposeError::OutcomeUnknown) => Err(Error::OutcomeUnknown),
+        Err(error @ ProposeError::TooLarge { .. }) => Err(Error::Invalid(error.to_string())),
     }
 }

@@ -12,6 +12,7 @@ use model::Error;
 use tokio::sync::watch;
 
 use crate::core::Core;
+use crate::restore;
 
 /// How long after a failure the duties are tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -45,7 +46,21 @@ pub(crate) async fn run(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => {}
+        () = follow(&core) => {}
         () = work => {}
+    }
+}
+
+/// Tells those who are held of every change of leader. It is part of the same task as the rest, because a `watch` on which several tasks wait draws lots among them.
+async fn follow(core: &Core) {
+    let mut leadership = core.leadership.clone();
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        core.note_leader(&now);
+        if leadership.changed().await.is_err() {
+            // The log has stopped; its last word was that nobody leads.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -69,11 +84,13 @@ async fn lead(core: &Core, term: u64) {
         loop {
             replaced.borrow_and_update();
             let reaping = tombstones::run(core);
+            let clearing = restore::clear_abandoned(core);
             let attending = attend(core);
             tokio::select! {
                 biased;
                 changed = replaced.changed() => if changed.is_err() { return },
                 () = reaping => {}
+                () = clearing => {}
                 () = attending => {}
             }
             tracing::info!("the state was replaced by a snapshot; the leader's duties begin anew");

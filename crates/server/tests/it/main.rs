@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod calls;
+mod forwarding;
 mod pipelines;
 mod setup;
 mod simulation;
 mod snapshots;
+mod trio;

@@ -10,7 +10,7 @@ use rpc::{
     Answered, ByteStream, Cluster, ReadOptions, RestoreOptions, Restored, SaveOptions,
     WriteOptions, byte_stream,
 };
-use server::{Config, NoPeers, Parts, Server, SystemClock, WallClock};
+use server::{Config, NoPeers, Parts, Server, Start, SystemClock, WallClock};
 
 /// A server and the way to ask it.
 pub(crate) struct Alone {
@@ -55,7 +55,9 @@ impl Alone {
             calls: Arc::new(rpc::NoCalls),
             clock,
         };
-        let server = Server::start(config, log, parts, true).await.unwrap();
+        let server = Server::start(config, log, parts, Start::Bootstrap)
+            .await
+            .unwrap();
         server
             .wait_for_leader(Duration::from_secs(60))
             .await

@@ -3,6 +3,7 @@
 //! `SIM_SEEDS=from..to` in the environment says which seeds; a failure names the one that shows it again.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use model::{Error, Index, KvList, Reply, Text};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rpc::{Cluster, Consistency, ReadOptions, RestoreOptions, WriteOptions};
-use server::{Checking, Parts, Server, WallClock};
+use server::{Checking, Parts, Server, Start, WallClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::calls::Wires;
 use crate::setup::{self, set, stream};
 
 /// How long things go wrong, on the simulated clock.
@@ -100,6 +102,7 @@ struct Life {
     chance: StdRng,
     trace: Trace,
     network: SimNetwork,
+    wires: Wires,
     begun: Instant,
     places: Vec<Place>,
     world: Shared,
@@ -118,6 +121,7 @@ async fn live(seed: u64, servers: u64) -> Report {
     let mut life = Life {
         what: format!("seed {seed}, {servers} servers"),
         network: SimNetwork::new(chance.random(), trace.clone()),
+        wires: Wires::new(chance.random()),
         chance,
         trace,
         begun: Instant::now(),
@@ -176,9 +180,13 @@ async fn live(seed: u64, servers: u64) -> Report {
 fn peer(id: NodeId) -> Peer {
     Peer {
         id,
-        address: format!("10.0.0.{id}:8300"),
+        address: address(id).to_string(),
         name: format!("server-{id}"),
     }
+}
+
+fn address(id: NodeId) -> SocketAddr {
+    format!("10.0.0.{id}:8300").parse().unwrap()
 }
 
 impl Life {
@@ -212,13 +220,14 @@ impl Life {
         let parts = Parts {
             disk: Arc::new(self.places[place].storage.attach()),
             transport: Arc::new(self.network.transport(id)),
-            calls: Arc::new(rpc::NoCalls),
+            calls: Arc::new(self.wires.calls(address(id))),
             clock: Arc::new(clock),
         };
-        let server = Server::start(config, log, parts, false)
+        let server = Server::start(config, log, parts, Start::Join)
             .await
             .unwrap_or_else(|error| panic!("{}: server {id} cannot start: {error}", self.what));
         self.network.connect(server.consensus());
+        self.wires.connect(address(id), server.serve());
         let mut world = self.world.lock().unwrap();
         world.starts += 1;
         let life = world.starts;
@@ -244,6 +253,7 @@ impl Life {
         } = &mut self.places[place];
         storage.crash(others_are_whole);
         self.network.disconnect(*id);
+        self.wires.disconnect(address(*id));
         self.world.lock().unwrap().clusters.remove(id);
         if let Some(server) = server.take() {
             server.shutdown().await;
@@ -267,12 +277,15 @@ impl Life {
                     for other in &self.places {
                         self.network.cut(other.id, id);
                         self.network.cut(id, other.id);
+                        self.wires.cut(address(other.id), address(id));
+                        self.wires.cut(address(id), address(other.id));
                     }
                 }
                 4 => {
                     let loss = self.chance.random_range(0.0..0.2);
                     let delay = Duration::from_millis(self.chance.random_range(1..60));
                     self.network.set_quality(loss, 0.05, delay);
+                    self.wires.set_quality(loss, delay);
                 }
                 5 => {
                     let delay = Duration::from_millis(self.chance.random_range(0..20));
@@ -285,13 +298,18 @@ impl Life {
                     self.places[place].storage.set_fault(DiskFault::None);
                     self.start(place).await;
                 }
-                _ => self.network.heal(),
+                _ => self.heal(),
             }
         }
     }
 
-    async fn mend(&mut self) {
+    fn heal(&self) {
         self.network.heal();
+        self.wires.heal();
+    }
+
+    async fn mend(&mut self) {
+        self.heal();
         // Writers go on for a while without trouble, so that something stays that no restore came after.
         sleep(Duration::from_secs(2)).await;
     }
@@ -375,6 +393,7 @@ impl Life {
     async fn end(mut self) -> Report {
         for place in &mut self.places {
             self.network.disconnect(place.id);
+            self.wires.disconnect(address(place.id));
             if let Some(server) = place.server.take() {
                 server.shutdown().await;
             }
