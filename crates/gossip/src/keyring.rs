@@ -9,6 +9,8 @@
 //! than one in 400,000 after a year in which a thousand members send twenty packets a second each.
 //! It takes two things from the caller: the generator is seeded from the operating system wherever keys are real, and
 //! no two members share its seed.
+//!
+//! `docs/gossip-files.md` describes the file.
 
 use std::fs;
 use std::io::{self, Read};

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The file is a memory aid, not a promise: records that a crash cuts off or that make no sense are skipped, and a disk
-//! that doesn't take them never stops the agent.
+//! that doesn't take them never stops the agent. `docs/gossip-files.md` has an example and all bounds.
 //!
 //! [`KnownFile`] decides what is to be written and when; a [`Medium`] does it. An agent that must not wait for a disk
 //! gives each [`Write`] to a thread; a simulated one runs it where it stands.
@@ -272,13 +272,19 @@ impl KnownFile {
         let content = medium.read(READ_BYTES_MAX)?;
         let known = decode(&content.bytes, after_leave);
         let bytes = content.bytes.len();
+        // Who came back has not left any more, whatever the next start makes of such a record.
+        let is_back = after_leave == AfterLeave::Rejoin
+            && content
+                .bytes
+                .split(|byte| *byte == b'\n')
+                .any(|line| line == b"leave");
         let file = Self {
             medium,
             waiting: String::new(),
             clocks_written: known.clocks,
             coordinate_waits: false,
             // The next record would be a part of the line that is unfinished.
-            must_replace: known.skipped > 0 || content.is_cut,
+            must_replace: known.skipped > 0 || content.is_cut || is_back,
             bytes,
             compact_bytes: compact_bytes(known.encode().len()),
             write_at: now,
@@ -363,7 +369,7 @@ impl KnownFile {
         }
         let mut records = std::mem::take(&mut self.waiting);
         push_clocks(&mut records, self.known.clocks, self.clocks_written);
-        let has_coordinate = self.coordinate_waits && (self.hurry || now >= self.coordinate_at);
+        let mut has_coordinate = self.coordinate_waits && (self.hurry || now >= self.coordinate_at);
         if let Some(coordinate) = self.known.coordinate.as_ref().filter(|_| has_coordinate) {
             push_coordinate(&mut records, coordinate);
         }
@@ -376,14 +382,14 @@ impl KnownFile {
             self.compact_bytes = compact_bytes(content.len());
             content.push_str(leave);
             self.bytes = content.len();
-            self.coordinate_waits = false;
+            has_coordinate = true;
             Change::Replace(content.into_bytes())
         } else {
             self.bytes += records.len();
-            self.coordinate_waits &= !has_coordinate;
             Change::Append(records.into_bytes())
         };
-        if !self.coordinate_waits {
+        if has_coordinate {
+            self.coordinate_waits = false;
             self.coordinate_at = now + COORDINATE_INTERVAL;
         }
         self.clocks_written = self.known.clocks;
@@ -464,6 +470,13 @@ enum Change {
 #[derive(Debug)]
 #[must_use = "nothing else is written until the file knows"]
 pub struct Written(io::Result<()>);
+
+impl Written {
+    /// Says of a write that it could not even be tried, or that whoever did it is gone.
+    pub fn failed(error: io::Error) -> Self {
+        Self(Err(error))
+    }
+}
 
 /// Where a file of known members lies.
 ///

@@ -274,6 +274,17 @@ fn the_file_is_made_from_the_key_that_was_given_and_wins_afterwards() {
 }
 
 #[test]
+fn the_page_shows_what_is_read() {
+    let page = include_str!("../../../../docs/gossip-files.md");
+    let (_, example) = page.split_once("```json\n").unwrap();
+    let (example, _) = example.split_once("\n```").unwrap();
+    assert_eq!(
+        decode_keys(example.as_bytes()).unwrap(),
+        [key(SECOND), key(FIRST)]
+    );
+}
+
+#[test]
 fn a_file_that_is_no_keyring_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("local.keyring");

@@ -65,6 +65,27 @@ coordinate: {\"Vec\":[1,2,3,4,5,6,7,8],\"Error\":0.5,\"Adjustment\":-0.25,\"Heig
 }
 
 #[test]
+fn the_page_shows_what_is_read() {
+    let page = include_str!("../../../../docs/gossip-files.md");
+    let (_, example) = page.split_once("```text\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let forgets = decode(example.as_bytes(), AfterLeave::Forget);
+    assert_eq!((forgets.members.len(), forgets.skipped), (0, 0));
+    let known = decode(example.as_bytes(), AfterLeave::Rejoin);
+    let db = ("db".to_owned(), address("[2001:db8::1]:8301"));
+    assert_eq!(known.members, BTreeMap::from([db]));
+    assert_eq!(known.clocks.queries, 9);
+    // What is written anew is the same without what counts no more.
+    let lines: Vec<&str> = example.lines().collect();
+    let lasting = [&lines[1..2], &lines[3..7]].concat();
+    let encoded = known.encode();
+    let written: Vec<&str> = encoded.lines().collect();
+    assert_eq!(written[..4], lasting[..4]);
+    let coordinate = |line: &str| decode_coordinate(line.strip_prefix("coordinate: ").unwrap());
+    assert_eq!(coordinate(written[4]), coordinate(lasting[4]));
+}
+
+#[test]
 fn what_is_no_record_is_skipped_and_counted() {
     let odd = [
         "\n",
@@ -207,6 +228,19 @@ fn a_file_with_an_unfinished_line_is_written_anew() {
     flush(&mut file, start);
     let expected = "alive: a 10.0.0.1:8301\nalive: c 10.0.0.3:8301\nclock: 4\n";
     assert_eq!(text(&medium), expected);
+}
+
+#[test]
+fn who_came_back_has_not_left_any_more() {
+    let content = b"alive: a 10.0.0.1:8301\nleave\n".to_vec();
+    let medium: Arc<dyn Medium> = Arc::new(MemoryMedium::new(content));
+    let now = Instant::now();
+    let start = |after_leave| KnownFile::open(Arc::clone(&medium), after_leave, now).unwrap();
+    let (mut file, known) = start(AfterLeave::Rejoin);
+    assert_eq!(known.members.len(), 1);
+    flush(&mut file, now);
+    let (_, known) = start(AfterLeave::Forget);
+    assert_eq!(known.members.len(), 1);
 }
 
 #[test]
