@@ -5,8 +5,8 @@
 //! remove the old one everywhere.
 //!
 //! A sealed packet is a nonce of twelve bytes, the ciphertext, and a tag of sixteen bytes.
-//! Nonces are drawn at random, so two packets of one key share one with a chance of about q²/2⁹⁷ after q packets: less
-//! than one in 400,000 after a year in which a thousand members send twenty packets a second each.
+//! Nonces are drawn at random, so two packets of one key share one with a chance of about q²/2⁹⁷ after q packets: one
+//! in 400,000 after a year in which a thousand members send twenty packets a second each.
 //! It takes two things from the caller: the generator is seeded from the operating system wherever keys are real, and
 //! no two members share its seed.
 //!
