@@ -130,10 +130,11 @@ impl Checkpointer {
         };
         durable::pause(&*self.disk).await;
         let file = tasks::blocking(&self.disk, write).await?;
-        self.disk.rename(TEMPORARY_FILE, &name)?;
         durable::pause(&*self.disk).await;
         let disk = Arc::clone(&self.disk);
+        let named = name.clone();
         tasks::blocking(&self.disk, move || {
+            disk.rename(TEMPORARY_FILE, &named)?;
             disk.sync_dir()?;
             checkpoint::remove_old(&*disk)
         })

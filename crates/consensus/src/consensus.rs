@@ -317,6 +317,8 @@ impl Consensus {
             config.checkpoint_entries,
             config.checkpoint_bytes,
         ));
+        // Reading the log above and the checkpoint below blocks this thread. Nobody is served and nothing answered before
+        // they are read, so there is nothing to be kept from running.
         let mut machine = Machine::new(machine, Arc::clone(&disk), Arc::clone(&board));
         let is_log_whole = recovered.dropped.is_none();
         machine
@@ -429,6 +431,7 @@ impl Consensus {
             disk,
             Arc::clone(&lost_tail),
             Arc::clone(&contact),
+            Arc::clone(&board),
             may_vote_from,
             is_stillborn.then_some(identity.vote),
         );

@@ -12,13 +12,14 @@ use openraft::storage::Snapshot;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::checkpoint::Fingerprint;
 use crate::contact::Contact;
 use crate::disk::Disk;
 use crate::log::{EntryId, Log};
 use crate::lost_tail::LostTail;
 use crate::peer::NodeId;
 use crate::raft::codec::{Chunk, Envelope, Malformed, Request, Response};
-use crate::raft::machine::{IncomingFile, check_incoming};
+use crate::raft::machine::{Board, IncomingFile, check_incoming};
 use crate::raft::{Raft, Vote, from_log_id};
 use crate::tasks;
 
@@ -33,6 +34,7 @@ pub(crate) struct Inbox {
     disk: Arc<dyn Disk>,
     lost_tail: Arc<LostTail>,
     contact: Arc<Contact>,
+    board: Arc<Board>,
     /// Before this a vote could break a lease that was granted before a restart.
     votes_from: Instant,
     /// A vote that was given before the start though the library was not told of it: it gives no other in that term.
@@ -45,8 +47,8 @@ pub(crate) struct Inbox {
 
 #[derive(Debug)]
 struct Incoming {
-    vote: Vote,
     last: EntryId,
+    fingerprint: Fingerprint,
     file: Arc<IncomingFile>,
     offset: u64,
 }
@@ -63,6 +65,7 @@ impl Inbox {
         disk: Arc<dyn Disk>,
         lost_tail: Arc<LostTail>,
         contact: Arc<Contact>,
+        board: Arc<Board>,
         may_vote_after: Duration,
         given: Option<Vote>,
     ) -> Self {
@@ -74,6 +77,7 @@ impl Inbox {
             disk,
             lost_tail,
             contact,
+            board,
             votes_from,
             given,
             incoming: Mutex::default(),
@@ -193,21 +197,31 @@ impl Inbox {
         if chunk.bytes.len() > CHUNK_MAX {
             return Ok(refused("the chunk is too large"));
         }
+        let applied = self.board.applied();
+        if applied.is_some_and(|applied| applied.index >= chunk.last.index)
+            && !self.lost_tail.is_waiting()
+        {
+            // The answer to an earlier one got lost, or entries were faster.
+            return Ok(Response::SnapshotDone { vote });
+        }
         let mut incoming = self.incoming.lock().await;
-        let is_other = incoming
-            .as_ref()
-            .is_none_or(|incoming| incoming.vote != chunk.vote || incoming.last != chunk.last);
-        if is_other || chunk.offset == 0 {
+        // Whoever sends it: the same bytes are worth the same.
+        let is_same = incoming.as_ref().is_some_and(|incoming| {
+            incoming.last == chunk.last && incoming.fingerprint == chunk.fingerprint
+        });
+        if !is_same {
             if chunk.offset != 0 {
                 return Ok(Response::SnapshotNext { offset: 0 });
             }
             // The one before makes room first.
             *incoming = None;
             let number = self.transfers.fetch_add(1, Ordering::Relaxed);
+            let disk = Arc::clone(&self.disk);
+            let create = move || IncomingFile::create(&disk, number);
             *incoming = Some(Incoming {
-                vote: chunk.vote,
                 last: chunk.last,
-                file: Arc::new(IncomingFile::create(&self.disk, number)?),
+                fingerprint: chunk.fingerprint,
+                file: Arc::new(tasks::blocking(&self.disk, create).await?),
                 offset: 0,
             });
         }
@@ -219,8 +233,11 @@ impl Inbox {
                 offset: receiving.offset,
             });
         }
-        let file = Arc::clone(&receiving.file);
         let length = chunk.bytes.len() as u64;
+        if chunk.is_last != (chunk.offset + length == chunk.fingerprint.length) {
+            return Ok(refused("the checkpoint has another length"));
+        }
+        let file = Arc::clone(&receiving.file);
         let written = tasks::blocking(&self.disk, move || {
             file.file.write_at(chunk.offset, &chunk.bytes)
         })

@@ -10,6 +10,7 @@ use openraft::raft::{
 };
 
 use super::{Address, Command, Entry, LogId, Membership, Types, Vote, from_log_id, to_log_id};
+use crate::checkpoint::Fingerprint;
 use crate::log::record::PAYLOAD_MAX;
 use crate::log::{self, Body, EntryId};
 use crate::peer::{NodeId, PEER_TEXT_MAX};
@@ -46,6 +47,8 @@ pub(crate) struct Chunk {
     pub(crate) vote: Vote,
     /// The entry at which the checkpoint stands.
     pub(crate) last: EntryId,
+    /// Which file it is a piece of.
+    pub(crate) fingerprint: Fingerprint,
     pub(crate) offset: u64,
     pub(crate) is_last: bool,
     pub(crate) bytes: Bytes,
@@ -113,6 +116,8 @@ impl Envelope {
                 out.u8(4);
                 out.vote(&chunk.vote);
                 out.id(chunk.last);
+                out.u64(chunk.fingerprint.length);
+                out.u64(chunk.fingerprint.value);
                 out.u64(chunk.offset);
                 out.u8(u8::from(chunk.is_last));
                 out.bytes(&chunk.bytes);
@@ -164,6 +169,10 @@ impl Envelope {
             4 => Request::Snapshot(Chunk {
                 vote: input.vote()?,
                 last: input.id()?,
+                fingerprint: Fingerprint {
+                    length: input.u64()?,
+                    value: input.u64()?,
+                },
                 offset: input.u64()?,
                 is_last: input.flag()?,
                 bytes: input.bytes()?,
@@ -585,6 +594,10 @@ mod tests {
             Request::Snapshot(Chunk {
                 vote,
                 last: id(7, 100),
+                fingerprint: Fingerprint {
+                    length: 1 << 41,
+                    value: 77,
+                },
                 offset: 1 << 40,
                 is_last: true,
                 bytes: Bytes::from_static(b"chunk"),

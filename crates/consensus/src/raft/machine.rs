@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{Answer, LogId, SnapshotMeta, StoredMembership, Types, codec, from_log_id, to_log_id};
 use crate::checkpoint;
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, Workers};
 use crate::log::{EntryId, Log};
 use crate::machine::{Committed, Frozen, MachineError, Payload, StateMachine};
 use crate::tasks;
@@ -58,8 +58,17 @@ impl IncomingFile {
 
 impl Drop for IncomingFile {
     fn drop(&mut self) {
+        let (disk, name) = (Arc::clone(&self.disk), std::mem::take(&mut self.name));
         // It is not there any more if it was installed; and what stays is removed at the next start.
-        let _ = self.disk.remove(&self.name);
+        let remove = move || drop(disk.remove(&name));
+        match self.disk.workers() {
+            Workers::Tasks => remove(),
+            // Giving back the room of a large file takes its time, and nobody waits for it.
+            Workers::Threads => {
+                let thread = std::thread::Builder::new().name(String::from("disk"));
+                drop(thread.spawn(remove));
+            }
+        }
     }
 }
 
@@ -514,9 +523,13 @@ impl RaftStateMachine<Types> for Machine {
     ) -> io::Result<()> {
         let name = checkpoint::file_name(meta.last_log_id.map(from_log_id).unwrap_or_default());
         if snapshot.incoming.is_some() {
-            self.disk.rename(&snapshot.name, &name)?;
             crate::durable::pause(&*self.disk).await;
-            self.disk.sync_dir()?;
+            let (disk, from, to) = (Arc::clone(&self.disk), snapshot.name.clone(), name.clone());
+            tasks::blocking(&self.disk, move || {
+                disk.rename(&from, &to)?;
+                disk.sync_dir()
+            })
+            .await?;
         }
         let mut machine = self
             .machine()
@@ -552,7 +565,8 @@ impl RaftStateMachine<Types> for Machine {
                 },
             ));
         }
-        checkpoint::remove_old(&*self.disk)
+        let disk = Arc::clone(&self.disk);
+        tasks::blocking(&self.disk, move || checkpoint::remove_old(&*disk)).await
     }
 
     async fn get_current_snapshot(

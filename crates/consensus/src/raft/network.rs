@@ -19,6 +19,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use super::codec::{Chunk, Envelope, Malformed, Request, Response};
 use super::machine::CheckpointFile;
 use super::{Address, Membership, Types, Vote, from_log_id};
+use crate::checkpoint;
 use crate::peer::{NodeId, Peer};
 use crate::transport::{Transport, TransportError};
 
@@ -33,6 +34,12 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a peer may ask for another offset before the transfer starts anew.
 const RESUMES_MAX: usize = 16;
+
+/// How often in a row a piece may get lost before the library decides how to go on.
+const FAILURES_MAX: u32 = 8;
+
+/// How long to wait after the first such loss; the later waits are longer.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes connections to peers.
 #[derive(Clone)]
@@ -261,12 +268,14 @@ impl Connection {
                 "own checkpoint: {error}"
             ))))
         };
-        let length = checkpoint.file.len().map_err(broken)?;
+        let fingerprint = checkpoint::fingerprint(&*checkpoint.file).map_err(broken)?;
+        let length = fingerprint.length;
         let mut offset = 0;
+        // An empty piece first: the answer says how much of this file the other side has already.
+        let mut size = 0;
         let mut resumes = 0;
+        let mut failures = 0;
         loop {
-            let left = length.saturating_sub(offset);
-            let size = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
             let mut bytes = vec![0; size];
             checkpoint
                 .file
@@ -277,6 +286,7 @@ impl Connection {
             let chunk = Chunk {
                 vote,
                 last,
+                fingerprint,
                 offset,
                 is_last,
                 bytes: Bytes::from(bytes),
@@ -290,19 +300,31 @@ impl Connection {
                 .network
                 .call(&self.peer, Request::Snapshot(chunk), timeout)
                 .await;
-            match answer.map_err(RPCError::from)? {
-                Response::SnapshotDone { vote } => return Ok(SnapshotResponse::new(vote)),
-                Response::SnapshotNext { offset: wanted } if wanted == next && !is_last => {
-                    offset = next
+            offset = match answer {
+                Ok(Response::SnapshotDone { vote }) => return Ok(SnapshotResponse::new(vote)),
+                Ok(Response::SnapshotNext { offset: wanted }) if wanted == next && !is_last => {
+                    failures = 0;
+                    next
                 }
-                Response::SnapshotNext { offset: wanted }
+                Ok(Response::SnapshotNext { offset: wanted })
                     if wanted < length && resumes < RESUMES_MAX =>
                 {
                     resumes += 1;
-                    offset = wanted;
+                    wanted
                 }
-                _ => return Err(unexpected().into()),
-            }
+                Ok(_) => return Err(unexpected().into()),
+                // The library would begin with the newest checkpoint, of which the other side has nothing.
+                Err(CallError::Transport(_) | CallError::Timeout(_))
+                    if !is_last && failures < FAILURES_MAX =>
+                {
+                    failures += 1;
+                    tokio::time::sleep(FAILURE_PAUSE * failures).await;
+                    offset
+                }
+                Err(error) => return Err(RPCError::from(error).into()),
+            };
+            let left = length - offset;
+            size = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
         }
     }
 }

@@ -9,3 +9,4 @@ mod disk;
 mod members;
 mod recovery;
 mod simulation;
+mod transfer;
