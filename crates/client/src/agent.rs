@@ -2,17 +2,56 @@
 
 use std::collections::BTreeMap;
 
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde::Deserialize;
 
+use crate::path;
 use crate::request::Question;
 use crate::{Client, Error};
 
 /// What `/v1/agent/self` says that callers here ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 struct SelfAnswer {
+    #[serde(rename = "Config", default)]
+    config: Option<BTreeMap<String, serde_json::Value>>,
     #[serde(rename = "Stats", default)]
     stats: Option<BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+/// A participant of gossip.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Member {
+    /// Its name; in the pool of all datacenters followed by a dot and its datacenter.
+    pub name: String,
+    /// Where it gossips.
+    pub addr: String,
+    /// On which port.
+    pub port: u16,
+    /// What it tells of itself.
+    #[serde(deserialize_with = "crate::null_is_default")]
+    pub tags: BTreeMap<String, String>,
+    /// 1 alive, 2 leaving, 3 left, 4 failed.
+    pub status: u8,
+}
+
+/// The log of an agent as it flows.
+#[derive(Debug)]
+pub struct LogStream {
+    client: Client,
+    response: Response,
+}
+
+impl LogStream {
+    /// The next lines, each with its line break, or `None` when the agent has ended.
+    ///
+    /// # Errors
+    /// When the connection breaks off.
+    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+        // A log may be silent for days.
+        let chunk = self.response.chunk().await;
+        chunk.map_err(|why| self.client.broken(&why))
+    }
 }
 
 impl Client {
@@ -21,13 +60,116 @@ impl Client {
     /// # Errors
     /// When no answer came, or not the expected one.
     pub async fn agent_stats(&self) -> Result<BTreeMap<String, BTreeMap<String, String>>, Error> {
+        Ok(self.agent_self().await?.stats.unwrap_or_default())
+    }
+
+    /// The name of the agent's node.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn agent_node(&self) -> Result<String, Error> {
+        let config = self.agent_self().await?.config.unwrap_or_default();
+        let name = config.get("NodeName").and_then(serde_json::Value::as_str);
+        name.map(str::to_owned)
+            .ok_or_else(|| Error::Decode("it has no node name".to_owned()))
+    }
+
+    async fn agent_self(&self) -> Result<SelfAnswer, Error> {
         let response = self
             .send_ok(Question::new(Method::GET, "/v1/agent/self"))
             .await?;
-        Ok(self
-            .json::<SelfAnswer>(response)
-            .await?
-            .stats
-            .unwrap_or_default())
+        self.json(response).await
+    }
+
+    /// Everybody that gossips in the agent's datacenter, or with `wan` the servers of all datacenters.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn agent_members(&self, wan: bool) -> Result<Vec<Member>, Error> {
+        let question = Question::new(Method::GET, "/v1/agent/members").parameters(pool(wan));
+        let response = self.send_ok(question).await?;
+        // An agent that isn't in the pool of all datacenters answers null.
+        let members = self.json::<Option<Vec<Member>>>(response).await?;
+        Ok(members.unwrap_or_default())
+    }
+
+    /// Lets the agent get to know the member at this address.
+    ///
+    /// # Errors
+    /// When no answer came, or it could not be reached.
+    pub async fn agent_join(&self, address: &str, wan: bool) -> Result<(), Error> {
+        let path = format!("/v1/agent/join/{}", segment(address));
+        let question = Question::new(Method::PUT, path).parameters(pool(wan));
+        self.send_ok(question).await.map(drop)
+    }
+
+    /// Lets the agent say of a failed member that it has left.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn agent_force_leave(&self, node: &str) -> Result<(), Error> {
+        let path = format!("/v1/agent/force-leave/{}", segment(node));
+        self.send_ok(Question::new(Method::PUT, path))
+            .await
+            .map(drop)
+    }
+
+    /// Lets the agent leave the cluster and stop.
+    ///
+    /// # Errors
+    /// When no answer came, or it could not leave in order.
+    pub async fn agent_leave(&self) -> Result<(), Error> {
+        self.send_ok(Question::new(Method::PUT, "/v1/agent/leave"))
+            .await
+            .map(drop)
+    }
+
+    /// Lets the agent read its configuration again.
+    ///
+    /// # Errors
+    /// When no answer came, or something is wrong with the configuration.
+    pub async fn agent_reload(&self) -> Result<(), Error> {
+        self.send_ok(Question::new(Method::PUT, "/v1/agent/reload"))
+            .await
+            .map(drop)
+    }
+
+    /// The agent's log from a level on: its last lines, and then those that follow.
+    ///
+    /// # Errors
+    /// When no answer came, or there is no such level.
+    pub async fn agent_monitor(&self, level: &str) -> Result<LogStream, Error> {
+        let question = Question::new(Method::GET, "/v1/agent/monitor").parameter("loglevel", level);
+        let response = self.send_ok(question).await?;
+        Ok(LogStream {
+            client: self.clone(),
+            response,
+        })
+    }
+}
+
+fn pool(wan: bool) -> Vec<(&'static str, String)> {
+    if wan {
+        vec![("wan", "1".to_owned())]
+    } else {
+        Vec::new()
+    }
+}
+
+/// A text as one segment of a path.
+fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    path::push(&mut out, text, b"-_.~:[]");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_segments() {
+        assert_eq!(segment("[::1]:8301"), "[::1]:8301");
+        assert_eq!(segment("a b/../c%"), "a%20b%2F..%2Fc%25");
     }
 }

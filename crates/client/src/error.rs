@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::PathBuf;
 
 /// Why a call failed. The texts are the ones that scripts around the original's tools look for.
 #[derive(Debug, thiserror::Error)]
@@ -10,9 +11,19 @@ pub enum Error {
     /// The address makes no sense.
     #[error("invalid address {0:?}")]
     Address(String),
-    /// The address asks for TLS.
-    #[error("https is not supported by this version; use http or a unix socket")]
-    Tls,
+    /// TLS can't be spoken as configured.
+    #[error("{0}")]
+    Tls(String),
+    /// A file of certificates or a key can't be used.
+    #[error("{what} {}: {why}", file.display())]
+    File {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The token or another value can't be sent in a header.
     #[error("the {0} can't be sent in an HTTP header")]
     Header(&'static str),
@@ -61,6 +72,9 @@ pub(crate) fn reason(why: &reqwest::Error, dialled: &str) -> String {
             None => break,
         }
     }
+    if let Some(text) = system.and_then(tls_reason) {
+        return text;
+    }
     let text = match (system.map(io::Error::kind), innermost) {
         (Some(io::ErrorKind::ConnectionRefused), _) => "connection refused".to_owned(),
         (Some(io::ErrorKind::ConnectionReset), _) => "connection reset by peer".to_owned(),
@@ -78,4 +92,24 @@ pub(crate) fn reason(why: &reqwest::Error, dialled: &str) -> String {
     } else {
         text
     }
+}
+
+/// What was wrong about TLS, if that was it.
+fn tls_reason(error: &io::Error) -> Option<String> {
+    use rustls::{AlertDescription, Error};
+
+    // One such error may lie in another, and its `source` would skip what it holds.
+    let held = error.get_ref()?;
+    if let Some(deeper) = held.downcast_ref::<io::Error>() {
+        return tls_reason(deeper);
+    }
+    let why = held.downcast_ref::<Error>()?;
+    Some(match why {
+        Error::InvalidMessage(_) => "TLS: what answers there doesn't speak it".to_owned(),
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "TLS: the agent demands a client certificate".to_owned()
+        }
+        Error::AlertReceived(alert) => format!("TLS: the agent refused: {alert:?}"),
+        _ => format!("TLS: {why}"),
+    })
 }

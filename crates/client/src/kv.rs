@@ -4,6 +4,7 @@ use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::path;
 use crate::request::Question;
 use crate::{Answer, Client, Error, QueryOptions, WriteOptions};
 
@@ -247,7 +248,6 @@ impl Client {
 
 /// The path of a key: every byte but the harmless ones is escaped, slashes are kept where they may be.
 fn key_path(key: &str) -> Result<String, Error> {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     if key == "." || key == ".." {
         // A URL can't carry them: they mean this directory and the one above, escaped or not.
         return Err(Error::Key(key.to_owned()));
@@ -258,16 +258,8 @@ fn key_path(key: &str) -> Result<String, Error> {
         .any(|segment| segment == "." || segment == "..");
     let mut path = String::with_capacity("/v1/kv/".len() + key.len());
     path.push_str("/v1/kv/");
-    for byte in key.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (byte == b'/' && keep_slashes)
-        {
-            path.push(char::from(byte));
-        } else {
-            path.push('%');
-            path.push(char::from(HEX[usize::from(byte >> 4)]));
-            path.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
+    let plain: &[u8] = if keep_slashes { b"-._~/" } else { b"-._~" };
+    path::push(&mut path, key, plain);
     Ok(path)
 }
 

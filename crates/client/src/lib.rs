@@ -22,15 +22,32 @@
 
 mod address;
 mod agent;
+mod coordinate;
 mod error;
 mod kv;
+mod operator;
 mod options;
+mod path;
 mod request;
 mod snapshot;
+mod tls;
 
 pub use address::Address;
+pub use agent::{LogStream, Member};
+pub use coordinate::{Coordinate, CoordinateEntry, DatacenterCoordinates};
 pub use error::Error;
 pub use kv::{DeleteCondition, KvPair, KvPut, PutCondition};
+pub use operator::{KeyChange, Keyring, RaftConfiguration, RaftServer};
 pub use options::{Answer, Consistency, Meta, QueryOptions, Wait, WriteOptions};
 pub use request::{Client, Config, Credentials};
 pub use snapshot::{RestoreOptions, Skipped, SnapshotDownload};
+pub use tls::Tls;
+
+/// Reads `null` as nothing: that is how the original writes an empty list or map that nobody made.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de> + Default,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}

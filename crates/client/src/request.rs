@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::error::{self, Error};
-use crate::{Address, Meta};
+use crate::{Address, Meta, Tls};
 
 /// What a client is made of.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct Config {
     pub token: String,
     /// A user name and password for whatever stands before the agent. Default: none.
     pub credentials: Option<Credentials>,
+    /// How TLS is spoken, if the address asks for it. Default: as the system trusts.
+    pub tls: Tls,
     /// How long a connection may take to come about. Default: 30 s.
     pub connect_timeout: Duration,
     /// How long the agent may be silent. Default: 15 minutes, beyond the longest blocking query.
@@ -48,6 +50,7 @@ impl Default for Config {
             address: Address::default(),
             token: String::new(),
             credentials: None,
+            tls: Tls::default(),
             connect_timeout: Duration::from_secs(30),
             silence_timeout: Duration::from_secs(15 * 60),
             answer_size_max: 4 << 30,
@@ -146,11 +149,10 @@ impl Client {
             .no_proxy()
             // A redirect would carry the token elsewhere; the API has no use for one.
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.connect_timeout);
-        match &config.address {
-            Address::Http(_) => {}
-            Address::Https(_) => return Err(Error::Tls),
-            Address::Unix(path) => builder = builder.unix_socket(path.clone()),
+            .connect_timeout(config.connect_timeout)
+            .tls_backend_preconfigured(config.tls.client_config(&config.address)?);
+        if let Address::Unix(path) = &config.address {
+            builder = builder.unix_socket(path.clone());
         }
         let http = builder
             .build()
@@ -166,6 +168,7 @@ impl Client {
         let verb = match question.method {
             Method::PUT => "Put",
             Method::DELETE => "Delete",
+            Method::POST => "Post",
             _ => "Get",
         };
         let mut request = self
@@ -248,10 +251,14 @@ impl Client {
     /// The next piece of an answer's body.
     pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
         match timeout(self.config.silence_timeout, response.chunk()).await {
-            Ok(chunk) => chunk
-                .map_err(|why| Error::Body(error::reason(&why, &self.config.address.dialled()))),
+            Ok(chunk) => chunk.map_err(|why| self.broken(&why)),
             Err(_) => Err(Error::Body("i/o timeout".to_owned())),
         }
+    }
+
+    /// The error that an answer ends in that breaks off.
+    pub(crate) fn broken(&self, why: &reqwest::Error) -> Error {
+        Error::Body(error::reason(why, &self.config.address.dialled()))
     }
 
     /// An answer's body as JSON.

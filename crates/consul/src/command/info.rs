@@ -15,10 +15,7 @@ pub(super) const SYNTAX: Syntax = Syntax {
 };
 
 pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
-    if parsed.given("rpc-addr") {
-        console.note("-rpc-addr is ignored: the RPC interface is gone, HTTP is used instead");
-    }
-    let client = match http::client(parsed, console) {
+    let client = match http::client_instead_of_rpc(parsed, console) {
         Ok(client) => client,
         Err(why) => return http::failed(console, http::cannot_connect(&why)),
     };

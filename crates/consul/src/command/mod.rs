@@ -3,12 +3,23 @@
 //! A new command is a file of its name with a `SYNTAX` and a `run`, a variant of [`Command`], and a line in each match below.
 
 mod agent;
+mod force_leave;
 mod http;
 mod info;
+mod join;
+mod keygen;
+mod keyring;
 mod kv;
+mod leave;
+mod members;
+mod monitor;
+mod operator;
+mod reload;
+mod rtt;
 mod snapshot;
 #[cfg(test)]
 mod stub;
+mod table;
 mod version;
 
 use std::collections::BTreeMap;
@@ -23,8 +34,16 @@ use crate::flags::{self, Stop, Syntax};
 pub enum Command {
     /// `agent`
     Agent,
+    /// `force-leave`
+    ForceLeave,
     /// `info`
     Info,
+    /// `join`
+    Join,
+    /// `keygen`
+    Keygen,
+    /// `keyring`
+    Keyring,
     /// `kv delete`
     KvDelete,
     /// `kv export`
@@ -35,6 +54,18 @@ pub enum Command {
     KvImport,
     /// `kv put`
     KvPut,
+    /// `leave`
+    Leave,
+    /// `members`
+    Members,
+    /// `monitor`
+    Monitor,
+    /// `operator raft`
+    OperatorRaft,
+    /// `reload`
+    Reload,
+    /// `rtt`
+    Rtt,
     /// `snapshot inspect`
     SnapshotInspect,
     /// `snapshot restore`
@@ -56,12 +87,22 @@ impl Command {
     /// The commands in alphabetical order of their names.
     pub const ALL: &'static [Self] = &[
         Self::Agent,
+        Self::ForceLeave,
         Self::Info,
+        Self::Join,
+        Self::Keygen,
+        Self::Keyring,
         Self::KvDelete,
         Self::KvExport,
         Self::KvGet,
         Self::KvImport,
         Self::KvPut,
+        Self::Leave,
+        Self::Members,
+        Self::Monitor,
+        Self::OperatorRaft,
+        Self::Reload,
+        Self::Rtt,
         Self::SnapshotInspect,
         Self::SnapshotRestore,
         Self::SnapshotSave,
@@ -72,12 +113,22 @@ impl Command {
     pub fn syntax(self) -> &'static Syntax {
         match self {
             Self::Agent => &agent::SYNTAX,
+            Self::ForceLeave => &force_leave::SYNTAX,
             Self::Info => &info::SYNTAX,
+            Self::Join => &join::SYNTAX,
+            Self::Keygen => &keygen::SYNTAX,
+            Self::Keyring => &keyring::SYNTAX,
             Self::KvDelete => &kv::DELETE,
             Self::KvExport => &kv::EXPORT,
             Self::KvGet => &kv::GET,
             Self::KvImport => &kv::IMPORT,
             Self::KvPut => &kv::PUT,
+            Self::Leave => &leave::SYNTAX,
+            Self::Members => &members::SYNTAX,
+            Self::Monitor => &monitor::SYNTAX,
+            Self::OperatorRaft => &operator::RAFT,
+            Self::Reload => &reload::SYNTAX,
+            Self::Rtt => &rtt::SYNTAX,
             Self::SnapshotInspect => &snapshot::INSPECT,
             Self::SnapshotRestore => &snapshot::RESTORE,
             Self::SnapshotSave => &snapshot::SAVE,
@@ -88,12 +139,22 @@ impl Command {
     fn run(self, parsed: &flags::Parsed, console: &mut Console<'_>) -> u8 {
         match self {
             Self::Agent => agent::run(parsed, console),
+            Self::ForceLeave => force_leave::run(parsed, console),
             Self::Info => info::run(parsed, console),
+            Self::Join => join::run(parsed, console),
+            Self::Keygen => keygen::run(parsed, console),
+            Self::Keyring => keyring::run(parsed, console),
             Self::KvDelete => kv::delete(parsed, console),
             Self::KvExport => kv::export(parsed, console),
             Self::KvGet => kv::get(parsed, console),
             Self::KvImport => kv::import(parsed, console),
             Self::KvPut => kv::put(parsed, console),
+            Self::Leave => leave::run(parsed, console),
+            Self::Members => members::run(parsed, console),
+            Self::Monitor => monitor::run(parsed, console),
+            Self::OperatorRaft => operator::raft(parsed, console),
+            Self::Reload => reload::run(parsed, console),
+            Self::Rtt => rtt::run(parsed, console),
             Self::SnapshotInspect => snapshot::inspect(parsed, console),
             Self::SnapshotRestore => snapshot::restore(parsed, console),
             Self::SnapshotSave => snapshot::save(parsed, console),
@@ -108,6 +169,11 @@ const GROUPS: &[Group] = &[
         summary: "Reads and writes keys and values",
         about: "Reads and writes the key/value store. Keys look like paths, but a prefix is just the beginning of a \
                 text.",
+    },
+    Group {
+        name: "operator",
+        summary: "Tools for the operators of a cluster",
+        about: "Looks at and mends what keeps the servers together. Not needed day by day; know what you do.",
     },
     Group {
         name: "snapshot",
