@@ -47,6 +47,9 @@
 //! assert_eq!(agent.member().tags["role"], "consul");
 //! ```
 
+pub mod join;
+
+pub mod discover;
 mod journal;
 mod neighbours;
 mod settings;
