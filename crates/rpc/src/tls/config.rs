@@ -22,8 +22,6 @@ pub struct Config {
     pub verify_server_hostname: bool,
     /// The name that servers' certificates must be valid for, unless `verify_server_hostname` says which.
     pub server_name: Option<String>,
-    /// This node's name, for messages.
-    pub node_name: String,
     /// This node's datacenter.
     pub datacenter: String,
     /// The domain under which servers are named; a dot at its end doesn't matter.

@@ -14,7 +14,6 @@ const SERVER: &[&str] = &["server.dc1.consul"];
 
 fn settings() -> Config {
     Config {
-        node_name: "n1".to_owned(),
         datacenter: "dc1".to_owned(),
         domain: "consul.".to_owned(),
         ..Config::default()
@@ -636,6 +635,33 @@ async fn new_files_hold_for_new_connections() {
     fs::remove_file(authority.file()).unwrap();
     assert!(tls.reload().is_err());
     assert!(meet(&tls, &tls).await.0.is_ok());
+}
+
+#[tokio::test]
+async fn the_oldest_version_is_as_configured() {
+    let authority = Authority::new();
+    let pair = authority.sign("n1", SERVER);
+    let material = Material::read(&server(&authority, &pair), &provider()).unwrap();
+    let config = server(&authority, &pair);
+    let old: &[&SupportedProtocolVersion] = &[&version::TLS12];
+    for (min_version, taken) in [("tls10", true), ("tls12", true), ("tls13", false)] {
+        let tls = Config {
+            min_version: min_version.parse().unwrap(),
+            ..config.clone()
+        };
+        let incoming = Tls::load(tls).unwrap().incoming().unwrap();
+        // A client that knows nothing newer, and shows its certificate.
+        let client = client_config(&material, &config, &provider(), old);
+        let connector = tokio_rustls::TlsConnector::from(client.unwrap().unwrap());
+        let (near, far) = duplex(64 << 10);
+        let name = "server.dc1.consul".try_into().unwrap();
+        let (calls, takes) = tokio::join!(connector.connect(name, near), incoming.accept(far));
+        assert_eq!(calls.is_ok(), taken, "{min_version}");
+        match takes {
+            Ok((_, peer)) => assert!(taken && peer.is_server_of("dc1", "consul")),
+            Err(_) => assert!(!taken, "{min_version}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
