@@ -173,6 +173,25 @@ pub struct Glimpse {
     pub rows: Vec<(u32, Row)>,
 }
 
+/// Somebody waited for one server alone to have news of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which server.
+    pub server: usize,
+    /// Its how manieth life.
+    pub life: u64,
+    /// For which key.
+    pub key: u32,
+    /// For anything behind this index.
+    pub index: u64,
+    /// Whether the key was there before.
+    pub existed: bool,
+    /// When the waiting began.
+    pub called: Moment,
+    /// When it was over.
+    pub returned: Moment,
+}
+
 /// A key that is written once and never touched again but by restores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keepsake {
@@ -208,6 +227,8 @@ pub struct History {
     pub sweeps: Vec<SweepOperation>,
     /// States of single servers.
     pub glimpses: Vec<Glimpse>,
+    /// Who waited, and how long.
+    pub waits: Vec<Waiting>,
     /// Acknowledged keepsakes.
     pub keepsakes: Vec<Keepsake>,
     /// The keepsakes that are there at the end.

@@ -13,3 +13,14 @@
 
 pub mod check;
 pub mod history;
+
+mod archive;
+mod clients;
+mod cluster;
+mod faults;
+mod life;
+mod network;
+mod world;
+
+pub use cluster::Counts;
+pub use life::{Failure, Plan, Report, run};

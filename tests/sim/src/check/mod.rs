@@ -6,6 +6,7 @@
 mod linear;
 mod order;
 mod survival;
+mod waking;
 
 use std::fmt;
 
@@ -47,6 +48,7 @@ const PROMISES: &[Promise] = &[
     order::applied_never_goes_back,
     order::states_are_prefixes,
     survival::acknowledged_writes_survive,
+    waking::waiters_are_woken,
     linear::keys_are_linearizable,
 ];
 
