@@ -8,10 +8,10 @@ use wire::msgpack::Encoder;
 use crate::history::{Generation, Row};
 
 /// Keys that clients write.
-pub(crate) const KEYS: u32 = 8;
+pub const KEYS: u32 = 8;
 
 /// Keys that only restores write, to see whether one came whole.
-pub(crate) const MARKS: usize = 12;
+pub const MARKS: usize = 12;
 
 /// Values of restored rows begin here; clients' values lie below.
 const VALUES: u64 = 1 << 40;
@@ -20,7 +20,7 @@ const VALUES: u64 = 1 << 40;
 const MARK_BYTES: [usize; 2] = [24, 200_000];
 
 /// What a restore puts in the place of a client's key.
-pub(crate) fn restored(generation: Generation, key: u32) -> Option<Row> {
+pub fn restored(generation: Generation, key: u32) -> Option<Row> {
     // Some are not in the archive, so that a restore also removes.
     (!(u64::from(key) + generation).is_multiple_of(3)).then(|| Row {
         value: VALUES + generation,
@@ -40,12 +40,12 @@ fn base(generation: Generation) -> u64 {
 }
 
 /// The name of a client's key.
-pub(crate) fn key_name(key: u32) -> String {
+pub fn key_name(key: u32) -> String {
     format!("key/{key}")
 }
 
 /// The archive of a restore; every few of them are large.
-pub(crate) fn archive(generation: Generation) -> Vec<u8> {
+pub fn archive(generation: Generation) -> Vec<u8> {
     let base = base(generation);
     let newest = base + 100;
     let is_large = generation.is_multiple_of(5);

@@ -223,6 +223,7 @@ impl Cluster {
                 transport: self.network.transport(place),
                 calls: self.network.calls(place),
                 clock: at.wall.clone(),
+                gossip: None,
             };
             match Server::start(config, log, parts, server::Start::Join).await {
                 Ok(server) => return self.started(place, server),
@@ -395,13 +396,18 @@ impl Cluster {
             let wanted: BTreeSet<NodeId> = self.places.iter().map(|at| at.id).collect();
             self.is_settled = matches!(outcome, Ok(Ok(voters)) if voters == wanted);
         }
-        if self.is_settled || self.operating.is_some() {
+        if self.operating.is_some() {
             return;
         }
         let Some(leader) = self.world.leader() else {
             return;
         };
         let status = leader.server.consensus().status();
+        // A change that was given up may have happened all the same.
+        self.is_settled &= status.learners.is_empty() && status.voters.len() == self.places.len();
+        if self.is_settled {
+            return;
+        }
         let votes = |at: &Place| status.voters.iter().any(|peer| peer.id == at.id);
         let newcomer = self
             .places

@@ -14,7 +14,7 @@
 pub mod check;
 pub mod history;
 
-mod archive;
+pub mod archive;
 mod clients;
 mod cluster;
 mod faults;

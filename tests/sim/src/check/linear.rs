@@ -95,6 +95,7 @@ pub fn check_key(
         };
         steps.extend(doing.map(|doing| Step {
             doing,
+            written_as: None,
             called: sweep.called,
             returned,
             shown: format!("{sweep:?}"),
@@ -135,8 +136,17 @@ impl Sessions {
 /// When values were first seen by anybody: whatever its writer was told, such a write has happened by then.
 #[derive(Default)]
 struct Sightings {
-    values: BTreeMap<u64, Moment>,
+    values: BTreeMap<u64, Sighting>,
     generations: BTreeMap<u64, Moment>,
+}
+
+/// A value as it was seen.
+#[derive(Clone, Copy)]
+struct Sighting {
+    /// When first.
+    at: Moment,
+    /// The row with the smallest modify index that anybody saw.
+    row: Row,
 }
 
 impl Sightings {
@@ -144,27 +154,35 @@ impl Sightings {
         let mut sightings = Self::default();
         for operation in operations {
             if let Outcome::Found(Some(row)) = operation.outcome {
-                note(&mut sightings.values, row.value, operation.returned);
+                sightings.note(row, operation.returned);
             }
         }
         for glimpse in &history.glimpses {
-            note(&mut sightings.generations, glimpse.generation, glimpse.at);
+            let first = sightings.generations.entry(glimpse.generation);
+            let first = first.or_insert(glimpse.at);
+            *first = glimpse.at.min(*first);
             for (_, row) in glimpse.rows.iter().filter(|(seen, _)| *seen == key) {
-                note(&mut sightings.values, row.value, glimpse.at);
+                sightings.note(*row, glimpse.at);
             }
         }
         sightings
     }
-}
 
-fn note(moments: &mut BTreeMap<u64, Moment>, what: u64, at: Moment) {
-    let first = moments.entry(what).or_insert(at);
-    *first = at.min(*first);
+    fn note(&mut self, row: Row, at: Moment) {
+        let seen = self.values.entry(row.value);
+        let seen = seen.or_insert(Sighting { at, row });
+        seen.at = seen.at.min(at);
+        if row.modify < seen.row.modify {
+            seen.row = row;
+        }
+    }
 }
 
 /// Something that happens to a key at one moment.
 struct Step {
     doing: Doing,
+    /// The row that the write made, if somebody saw it: what is known of it need not be guessed.
+    written_as: Option<Row>,
     called: Moment,
     /// When it was over; `None` if nobody knows whether it happened.
     returned: Option<Moment>,
@@ -220,8 +238,9 @@ impl Step {
             | Action::Unlock { value, .. } => Some(value),
             Action::Get | Action::Delete | Action::DeleteCas { .. } => None,
         };
+        let seen = written.and_then(|value| sightings.values.get(&value));
         let returned = if operation.outcome == Outcome::Unknown {
-            written.and_then(|value| sightings.values.get(&value).copied())
+            seen.map(|seen| seen.at)
         } else {
             Some(operation.returned)
         };
@@ -265,8 +284,15 @@ impl Step {
                 done,
             },
         };
+        // The end of a session writes a key anew, with the value that it had. Nothing else does, so where that can't have
+        // happened, the index that was seen is the write's own.
+        let is_unlock = matches!(operation.action, Action::Unlock { .. });
+        let written_as = seen
+            .map(|seen| seen.row)
+            .filter(|row| sessions.0.is_empty() || is_unlock || row.session.is_some());
         Some(Self {
             doing,
+            written_as,
             called: operation.called,
             returned,
             shown: format!("{operation:?}"),
@@ -294,6 +320,16 @@ struct Known {
 }
 
 impl State {
+    /// The state after a step, or `None` if the step can't happen here as its client saw it.
+    fn then(self, step: &Step) -> Option<Self> {
+        let next = self.after(&step.doing)?;
+        // A failed condition writes nothing.
+        match step.written_as {
+            Some(row) if next != self => next.read(Some(row)),
+            Some(_) | None => Some(next),
+        }
+    }
+
     fn modify(&self) -> Option<u64> {
         self.row.map_or(Some(0), |row| row.modify)
     }
@@ -330,7 +366,6 @@ impl State {
         self.row.map_or(0, |row| row.lock_index)
     }
 
-    /// The state after a step, or `None` if the step can't happen here as its client saw it.
     fn after(mut self, doing: &Doing) -> Option<Self> {
         match *doing {
             Doing::Read(found) => self.read(found),
@@ -455,6 +490,7 @@ impl State {
 
 /// One place on the way: what may come next, best first, and which of it was tried.
 struct Frame {
+    state: State,
     candidates: Vec<(usize, State)>,
     next: usize,
 }
@@ -477,12 +513,12 @@ impl Happened {
 fn search(steps: &[Step]) -> Checked {
     let wanted = steps.iter().filter(|step| step.returned.is_some()).count();
     let mut happened = Happened(vec![0; steps.len().div_ceil(64)].into());
-    let mut seen: HashSet<(Happened, State)> = HashSet::new();
+    let mut seen: HashSet<(Happened, State, Option<Doubtful>)> = HashSet::new();
     let mut path: Vec<usize> = Vec::new();
     let mut found = 0;
     let mut count = 0;
     let mut best: (usize, Vec<String>) = (0, Vec::new());
-    let mut frames = vec![frame(steps, &happened, State::default())];
+    let mut frames = vec![frame(steps, &happened, State::default(), None)];
     while let Some(top) = frames.last_mut() {
         if found == wanted {
             return Checked {
@@ -509,14 +545,20 @@ fn search(steps: &[Step]) -> Checked {
                 steps: count,
             };
         }
+        let is_certain = steps[step].returned.is_some();
+        let doubtful = (!is_certain).then_some(Doubtful {
+            step,
+            before: top.state,
+        });
         happened.flip(step);
-        if !seen.insert((happened.clone(), state)) {
+        // What may follow depends on what came last, if that was doubtful.
+        if !seen.insert((happened.clone(), state, doubtful)) {
             happened.flip(step);
             continue;
         }
         path.push(step);
-        found += usize::from(steps[step].returned.is_some());
-        frames.push(frame(steps, &happened, state));
+        found += usize::from(is_certain);
+        frames.push(frame(steps, &happened, state, doubtful));
     }
     Checked {
         verdict: Verdict::Impossible(best.1),
@@ -541,15 +583,46 @@ fn open<'a>(steps: &'a [Step], happened: &Happened) -> Vec<(usize, &'a Step)> {
     open
 }
 
-fn frame(steps: &[Step], happened: &Happened, state: State) -> Frame {
+/// A step of unknown outcome that was just taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Doubtful {
+    step: usize,
+    /// The state without it.
+    before: State,
+}
+
+impl Doubtful {
+    /// Whether another step may come right after this one. It may not if it could as well have come before, or if this
+    /// one might as well not have happened: what is doubtful is assumed as late as possible, and only where it explains
+    /// something. Without this, all that nobody ever heard of could be tried everywhere.
+    fn explains(&self, steps: &[Step], next: usize, after: &State) -> bool {
+        let Some(without) = self.before.then(&steps[next]) else {
+            return true;
+        };
+        if without == *after {
+            return false;
+        }
+        let commutes = without.then(&steps[self.step]) == Some(*after);
+        let in_order = steps[next].returned.is_none() && self.step < next;
+        !commutes || in_order
+    }
+}
+
+fn frame(steps: &[Step], happened: &Happened, state: State, doubtful: Option<Doubtful>) -> Frame {
     let mut open = open(steps, happened);
     // What is certain comes first; what is doubtful is only needed where that doesn't fit.
     open.sort_by_key(|(_, step)| step.returned.unwrap_or(Moment::MAX));
     let candidates = open
         .into_iter()
-        .filter_map(|(number, step)| Some((number, state.after(&step.doing)?)))
+        .filter_map(|(number, step)| Some((number, state.then(step)?)))
+        .filter(|(number, after)| {
+            doubtful
+                .as_ref()
+                .is_none_or(|doubtful| doubtful.explains(steps, *number, after))
+        })
         .collect();
     Frame {
+        state,
         candidates,
         next: 0,
     }
