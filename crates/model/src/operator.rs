@@ -19,6 +19,13 @@ pub enum Operation {
     Keyring(KeyringVerb),
     /// Where a node is now; written with others' in batches. Answers [`Operated::Nothing`].
     UpdateCoordinate(Box<NodeCoordinate>),
+    /// Promises not to take part in a cluster that another server founds, for a while. Answers [`Operated::Nothing`].
+    Promise {
+        /// Who it is promised to: the id of its data directory.
+        founder: u64,
+        /// Who is asked, for an address may have changed hands.
+        promiser: u64,
+    },
 }
 
 /// What an [`Operation`] answers.
@@ -38,7 +45,7 @@ impl Operation {
     /// What its asker must bring.
     pub fn need(&self) -> Need {
         match self {
-            Self::Peers | Self::UpdateCoordinate(_) => Need::Nothing,
+            Self::Peers | Self::UpdateCoordinate(_) | Self::Promise { .. } => Need::Nothing,
             // What rules say about operators and keyrings comes with the enforcement of rules.
             Self::RaftConfiguration | Self::RaftRemovePeer(_) | Self::Keyring(_) => Need::Token,
         }
@@ -48,7 +55,9 @@ impl Operation {
     pub fn needs_leader(&self) -> bool {
         match self {
             Self::RaftConfiguration | Self::RaftRemovePeer(_) => true,
-            Self::Peers | Self::Keyring(_) | Self::UpdateCoordinate(_) => false,
+            Self::Peers | Self::Keyring(_) | Self::UpdateCoordinate(_) | Self::Promise { .. } => {
+                false
+            }
         }
     }
 }

@@ -57,7 +57,8 @@ impl Request {
                 Operation::Peers
                 | Operation::RaftConfiguration
                 | Operation::Keyring(_)
-                | Operation::UpdateCoordinate(_) => true,
+                | Operation::UpdateCoordinate(_)
+                | Operation::Promise { .. } => true,
                 Operation::RaftRemovePeer(_) => false,
             },
             Self::Write(..) => false,

@@ -2,10 +2,11 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use consensus::{Consensus, Disk, Leadership, Transport};
+use gossip::Gossip;
 use model::Error;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,10 +17,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::coordinates::Coordinates;
 use crate::faces::{ForMembers, InProcess};
+use crate::founding::Promise;
 use crate::machine::Machine;
 use crate::route::Leader;
-use crate::{Config, leader};
+use crate::{Config, coordinates, directory, founding, leader};
 
 /// The wall clock, read where the leader settles a command and nowhere else.
 pub trait WallClock: Send + Sync + 'static {
@@ -49,6 +52,9 @@ pub enum StartError {
     /// A new cluster could not be made of this server.
     #[error("cannot bootstrap: {0}")]
     Bootstrap(consensus::MembershipError),
+    /// What it has to tell of itself does not fit.
+    #[error("cannot tell the other members of this server: {0}")]
+    Tags(gossip::TagsError),
 }
 
 /// Figures about a server, for `consul info` and the like.
@@ -84,13 +90,17 @@ pub struct Parts {
     pub calls: Arc<dyn Calls>,
     /// The clock on the wall.
     pub clock: Arc<dyn WallClock>,
+    /// The pool of the datacenter's members; without it the server knows nobody but the peers that it was given.
+    pub gossip: Option<Gossip>,
 }
 
 /// What the pipelines share.
 pub(crate) struct Core {
     pub(crate) config: Config,
+    pub(crate) start: Start,
     /// The way to the other servers.
     pub(crate) calls: Arc<dyn Calls>,
+    pub(crate) gossip: Option<Gossip>,
     pub(crate) consensus: Consensus,
     pub(crate) shared: Shared,
     pub(crate) clock: Arc<dyn WallClock>,
@@ -110,6 +120,8 @@ pub(crate) struct Core {
     pub(crate) restoring: Mutex<()>,
     /// Told when a restore was broken off in the middle.
     pub(crate) restore_abandoned: Notify,
+    pub(crate) coordinates: Coordinates,
+    promise: std::sync::Mutex<Promise>,
     chance: std::sync::Mutex<StdRng>,
     /// The latest time that went into the log from here or was found there, and when that was.
     time: std::sync::Mutex<(u64, Instant)>,
@@ -172,6 +184,11 @@ impl Core {
     /// The term that this server is in.
     pub(crate) fn term(&self) -> u64 {
         self.leadership.borrow().term
+    }
+
+    /// Whom this server has promised to wait for.
+    pub(crate) fn promise(&self) -> MutexGuard<'_, Promise> {
+        self.promise.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this server was elected, though it may have to catch up yet.
@@ -252,6 +269,24 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// All that a server does by itself, until it is told to stop.
+async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+    let founding = async {
+        if let (Start::Expect(expected), Some(gossip)) = (core.start, &core.gossip) {
+            founding::run(&core, gossip, expected).await;
+        }
+        std::future::pending().await
+    };
+    // One task: a `watch` on which several wait draws lots among them.
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = leader::run(&core) => {}
+        () = coordinates::run(&core) => {}
+        () = founding => {}
+    }
+}
+
 /// A running server.
 pub struct Server {
     core: Arc<Core>,
@@ -285,6 +320,7 @@ impl Server {
             transport,
             calls,
             clock,
+            gossip,
         } = parts;
         let store = Store::new();
         let shared = store.shared();
@@ -300,12 +336,18 @@ impl Server {
                 .await
                 .map_err(StartError::Bootstrap)?;
         }
+        if let Some(gossip) = &gossip {
+            let tags = directory::tags(gossip.local().tags, &config, start, consensus.id());
+            gossip.set_tags(tags).map_err(StartError::Tags)?;
+        }
         let chance = StdRng::seed_from_u64(config.seed);
         let core = Arc::new(Core {
             leadership: consensus.leadership(),
             config,
+            start,
             consensus,
             calls,
+            gossip,
             shared,
             clock,
             ready: AtomicU64::new(0),
@@ -316,11 +358,13 @@ impl Server {
             uploads: Semaphore::new(UPLOADS_MAX),
             restoring: Mutex::new(()),
             restore_abandoned: Notify::new(),
+            coordinates: Coordinates::default(),
+            promise: std::sync::Mutex::new(Promise::new()),
             time: std::sync::Mutex::new((0, Instant::now())),
             chance: std::sync::Mutex::new(chance),
         });
         let (shutdown, stop) = watch::channel(false);
-        let duties = tokio::spawn(leader::run(Arc::clone(&core), stop));
+        let duties = tokio::spawn(work(Arc::clone(&core), stop));
         Ok(Self {
             core,
             shutdown,

@@ -4,13 +4,16 @@
 //! It knows neither HTTP nor DNS.
 //!
 //! Start with [`Server`]; then `write.rs` and `read.rs`, each one pipeline told from top to bottom.
-//! A new question is one line in `registry.rs`; a new duty of the leader is a file in `leader/` and a line in its list.
+//! A new question is one line in `registry.rs`; a new duty of the leader is a file in `leader/` and a line in `leader/mod.rs`.
 
 mod access;
 mod alone;
 mod config;
+mod coordinates;
 mod core;
+mod directory;
 mod faces;
+mod founding;
 mod leader;
 mod machine;
 mod operate;

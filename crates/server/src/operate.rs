@@ -1,11 +1,18 @@
 //! What an operator asks: who takes part in consensus, and with which keys the members gossip.
 
+use std::time::Duration;
+
 use consensus::{MembershipError, Peer};
-use model::{Error, Operated, Operation, Peers, RaftConfiguration, RaftServer};
+use gossip::{KeyOperation, KeyReport};
+use model::{
+    Error, KeyringPool, KeyringVerb, Operated, Operation, Peers, RaftConfiguration, RaftServer,
+};
 use rpc::{Hop, OperateOptions, Refusal, Request, Response};
 
 use crate::access::authorise;
 use crate::core::Core;
+use crate::directory::{self, Known};
+use crate::founding;
 use crate::route::{self, Errand, Forwarded, Turn};
 
 /// Does or tells something beside the state.
@@ -70,8 +77,17 @@ async fn operate_here(
         Operation::RaftRemovePeer(address) => {
             remove_peer(core, address).await.map(|()| Operated::Nothing)
         }
-        Operation::Keyring(_) | Operation::UpdateCoordinate(_) => {
-            Err(Error::Unavailable("this server runs alone".to_owned()))
+        Operation::Keyring(verb) => {
+            let pool = keyring(core, verb).await?;
+            Ok(Operated::Keyring(vec![pool]))
+        }
+        Operation::UpdateCoordinate(coordinate) => {
+            core.coordinates.take(coordinate)?;
+            Ok(Operated::Nothing)
+        }
+        Operation::Promise { founder, promiser } => {
+            founding::promise(core, *founder, *promiser).await?;
+            Ok(Operated::Nothing)
         }
     }
 }
@@ -80,13 +96,25 @@ async fn operate_here(
 fn configuration(core: &Core) -> RaftConfiguration {
     let status = core.consensus.status();
     let leader = status.leader.as_ref().map(|peer| peer.id);
+    let known = match &core.gossip {
+        Some(gossip) => directory::servers(gossip, &core.config.datacenter),
+        None => Vec::new(),
+    };
+    let name = |peer: &Peer| {
+        if core.gossip.is_none() && !peer.name.is_empty() {
+            return peer.name.clone();
+        }
+        let here = |server: &&Known| {
+            server.id == Some(peer.id) || server.address.to_string() == peer.address
+        };
+        match known.iter().find(here) {
+            Some(server) => server.name.clone(),
+            None => "(unknown)".to_owned(),
+        }
+    };
     let server = |peer: Peer, voter: bool| RaftServer {
         leader: Some(peer.id) == leader,
-        node: if peer.name.is_empty() {
-            "(unknown)".to_owned()
-        } else {
-            peer.name
-        },
+        node: name(&peer),
         address: peer.address,
         voter,
     };
@@ -95,6 +123,52 @@ fn configuration(core: &Core) -> RaftConfiguration {
     RaftConfiguration {
         servers: voters.chain(learners).collect(),
         index: status.commit_index,
+    }
+}
+
+/// How long members may take to answer a question about their keys.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Does something with the keys of all members of the datacenter's pool.
+async fn keyring(core: &Core, verb: &KeyringVerb) -> Result<KeyringPool, Error> {
+    let Some(gossip) = &core.gossip else {
+        return Err(Error::Unavailable("this server runs alone".to_owned()));
+    };
+    let operation = match verb {
+        KeyringVerb::List => KeyOperation::List,
+        KeyringVerb::Install(key) => KeyOperation::Install(key.clone()),
+        KeyringVerb::Use(key) => KeyOperation::Use(key.clone()),
+        KeyringVerb::Remove(key) => KeyOperation::Remove(key.clone()),
+    };
+    let report = gossip.keys(operation, KEYS_TIMEOUT).await;
+    Ok(pool(&core.config.datacenter, report))
+}
+
+/// What the members said, in the original's words.
+fn pool(datacenter: &str, report: KeyReport) -> KeyringPool {
+    let KeyReport {
+        members,
+        answered,
+        errors,
+        keys,
+    } = report;
+    let error = if !errors.is_empty() {
+        format!("{}/{members} nodes reported failure", errors.len())
+    } else if answered < members {
+        format!("{answered}/{members} nodes reported success")
+    } else {
+        String::new()
+    };
+    KeyringPool {
+        wan: false,
+        datacenter: datacenter.to_owned(),
+        messages: errors,
+        keys: keys
+            .into_iter()
+            .map(|(key, count)| (key, count as u64))
+            .collect(),
+        members: members as u64,
+        error,
     }
 }
 

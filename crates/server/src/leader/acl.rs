@@ -1,6 +1,5 @@
 //! The tokens that must exist: the anonymous one and the master.
 
-use futures::future::BoxFuture;
 use model::{ANONYMOUS, AclInfo, AclToken, CLIENT, Command, Error, MANAGEMENT, Text};
 use store::{Read, View, Watch};
 
@@ -8,13 +7,11 @@ use crate::Config;
 use crate::core::Core;
 use crate::write::propose;
 
-pub(super) fn run(core: &Core) -> BoxFuture<'_, Result<(), Error>> {
-    Box::pin(async move {
-        for token in plan(&core.config, &core.shared.view()) {
-            propose(core, Command::AclSet(Box::new(token))).await?;
-        }
-        Ok(())
-    })
+pub(super) async fn run(core: &Core) -> Result<(), Error> {
+    for token in plan(&core.config, &core.shared.view()) {
+        propose(core, Command::AclSet(Box::new(token))).await?;
+    }
+    Ok(())
 }
 
 /// Which tokens are missing; those that exist stay as they are.

@@ -1,15 +1,19 @@
 //! What the leader does besides answering: begun anew at each change of leader and after each restore.
 
 mod acl;
-mod register;
+mod peers;
+mod reconcile;
 mod tombstones;
 
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use bytes::Bytes;
+use gossip::{Event, Events, Gossip};
 use model::Error;
-use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::reconcile::{Subject, Sweep};
 
 use crate::core::Core;
 use crate::restore;
@@ -20,33 +24,24 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often the duties are gone through while nothing happens; the original does the same.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// A duty: looks at the state and writes what is missing.
-type Duty = for<'a> fn(&'a Core) -> BoxFuture<'a, Result<(), Error>>;
-
-/// In this order.
-const DUTIES: &[(&str, Duty)] = &[
-    ("make sure of tokens", acl::run),
-    ("register this server", register::run),
-];
-
-/// Attends to the duties while this server leads, until shutdown.
-pub(crate) async fn run(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+/// Attends to the duties while this server leads, for ever.
+pub(crate) async fn run(core: &Core) {
     let work = async {
         let mut leadership = core.leadership.clone();
         loop {
             let seen = leadership.borrow_and_update().clone();
             if seen.is_leader {
-                lead(&core, seen.term).await;
+                lead(core, seen.term).await;
                 core.set_ready(0);
             } else if leadership.changed().await.is_err() {
-                return;
+                // The log has stopped.
+                std::future::pending::<()>().await;
             }
         }
     };
     tokio::select! {
         biased;
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = follow(&core) => {}
+        () = follow(core) => {}
         () = work => {}
     }
 }
@@ -80,18 +75,17 @@ async fn lead(core: &Core, term: u64) {
         }
         core.set_ready(term);
         tracing::info!("leader of term {term}");
+        announce(core).await;
         let mut replaced = core.replaced.clone();
         loop {
             replaced.borrow_and_update();
-            let reaping = tombstones::run(core);
-            let clearing = restore::clear_abandoned(core);
-            let attending = attend(core);
             tokio::select! {
                 biased;
                 changed = replaced.changed() => if changed.is_err() { return },
-                () = reaping => {}
-                () = clearing => {}
-                () = attending => {}
+                () = tombstones::run(core) => {}
+                () = restore::clear_abandoned(core) => {}
+                () = take_part(core) => {}
+                () = attend(core) => {}
             }
             tracing::info!("the state was replaced by a snapshot; the leader's duties begin anew");
         }
@@ -103,17 +97,86 @@ async fn lead(core: &Core, term: u64) {
     }
 }
 
-/// Goes through the list again and again.
+/// Tells all members who leads, so that they write at once what they could not write without a leader.
+async fn announce(core: &Core) {
+    if let Some(gossip) = &core.gossip {
+        let name = Bytes::from(core.config.node_name.clone());
+        if let Err(error) = gossip.user_event(NEW_LEADER, name, false).await {
+            tracing::warn!("cannot tell the members that this server leads: {error}");
+        }
+    }
+}
+
+/// The event that the original sends on gaining leadership.
+const NEW_LEADER: &str = "consul:new-leader";
+
+/// Keeps the members of consensus what they should be.
+async fn take_part(core: &Core) {
+    match &core.gossip {
+        Some(gossip) => peers::run(core, gossip).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Makes sure of tokens and of the catalog again and again, and of a member at each of its events.
 async fn attend(core: &Core) {
+    let mut events = core.gossip.as_ref().map(Gossip::subscribe);
+    let mut sweep = Sweep::default();
     loop {
-        let mut pause = INTERVAL;
-        for (what, duty) in DUTIES {
-            if let Err(error) = duty(core).await {
+        let pause = match go_through(core, &mut sweep).await {
+            Ok(()) => INTERVAL,
+            Err((what, error)) => {
                 tracing::warn!("cannot {what}: {error}; trying again in {RETRY:?}");
-                pause = RETRY;
-                break;
+                RETRY
+            }
+        };
+        let mut rest = pin!(tokio::time::sleep(pause));
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = next(&mut events) => event,
+                () = &mut rest => break,
+            };
+            let subject = match event {
+                Event::Joined(member)
+                | Event::Updated(member)
+                | Event::Leaving(member)
+                | Event::Left(member)
+                | Event::Failed(member) => Subject::of(&member, &core.config),
+                Event::Reaped(member) => Subject::reaped(&member, &core.config),
+                Event::User(_) => None,
+                Event::Missed(count) => {
+                    tracing::warn!("missed {count} events of members; looking at all of them");
+                    break;
+                }
+            };
+            if let Some(subject) = subject
+                && let Err(error) = reconcile::attend(core, &subject).await
+            {
+                tracing::warn!("cannot bring a member into the catalog: {error}");
+                rest.as_mut().reset(Instant::now() + RETRY);
             }
         }
-        tokio::time::sleep(pause).await;
     }
+}
+
+async fn next(events: &mut Option<Events>) -> Event {
+    if let Some(events) = events
+        && let Some(event) = events.next().await
+    {
+        return event;
+    }
+    // There is no pool, or it has ended, and so will this server.
+    std::future::pending().await
+}
+
+async fn go_through(core: &Core, sweep: &mut Sweep) -> Result<(), (&'static str, Error)> {
+    let failed = |what| move |error| (what, error);
+    acl::run(core)
+        .await
+        .map_err(failed("make sure of tokens"))?;
+    sweep
+        .run(core)
+        .await
+        .map_err(failed("bring the members into the catalog"))
 }

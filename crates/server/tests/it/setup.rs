@@ -54,6 +54,7 @@ impl Alone {
             transport: Arc::new(NoPeers),
             calls: Arc::new(rpc::NoCalls),
             clock,
+            gossip: None,
         };
         let server = Server::start(config, log, parts, Start::Bootstrap)
             .await

@@ -222,6 +222,7 @@ impl Life {
             transport: Arc::new(self.network.transport(id)),
             calls: Arc::new(self.wires.calls(address(id))),
             clock: Arc::new(clock),
+            gossip: None,
         };
         let server = Server::start(config, log, parts, Start::Join)
             .await

@@ -101,6 +101,7 @@ impl Trio {
             transport: Arc::new(self.network.transport(id)),
             calls: Arc::new(self.wires.calls(address(id))),
             clock: Arc::new(SystemClock),
+            gossip: None,
         };
         let server = Server::start(server_config(id), log_config(id), parts, Start::Join)
             .await
