@@ -4,9 +4,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::agent::Agent;
 use futures::future::BoxFuture;
+use metrics::Histogram;
 use model::Text;
 use rpc::Cluster;
 use tokio::sync::Semaphore;
@@ -169,6 +171,46 @@ const ROUTES: &[Route] = &[
     on(Put, Exact("/v1/snapshot"), Stream, snapshot::restore),
 ];
 
+/// The methods whose requests are timed.
+const METHODS: [Method; 5] = [
+    Method::GET,
+    Method::PUT,
+    Method::POST,
+    Method::DELETE,
+    Method::HEAD,
+];
+
+/// The figures of a line: `consul.http.GET.v1.kv._`, as the original calls them.
+fn timers(route: &Route) -> [Histogram; METHODS.len()] {
+    let path = match route.path {
+        Exact(path) => path.to_owned(),
+        Under(prefix) => format!("{prefix}_"),
+    };
+    let path = path.replace('/', ".");
+    METHODS.map(|method| {
+        if route.verb.is(&method) {
+            metrics::histogram!(format!("consul.http.{method}{path}"))
+        } else {
+            Histogram::noop()
+        }
+    })
+}
+
+/// Runs from the moment at which a request was read.
+struct Timer {
+    histogram: Histogram,
+    began: Instant,
+}
+
+impl Timer {
+    /// The answer is there.
+    fn stop(self) {
+        // In milliseconds, as the original's.
+        self.histogram
+            .record(self.began.elapsed().as_secs_f64() * 1000.0);
+    }
+}
+
 /// What follows is a key, and opaque: `..`, `//` and an encoded `/` are bytes of it like any others.
 const KV: &str = "/v1/kv/";
 
@@ -193,6 +235,8 @@ pub struct Api {
     /// So that a request that names no datacenter costs no allocation for saying so.
     pub(crate) empty: Text,
     headers: Arc<[(Cow<'static, str>, HeaderValue)]>,
+    /// How long each line of the table takes, by method: in the order of [`ROUTES`], and of [`METHODS`].
+    timers: Vec<[Histogram; METHODS.len()]>,
     /// Room for large bodies, in bytes.
     room: Arc<Semaphore>,
 }
@@ -216,6 +260,7 @@ impl Api {
             chance: Chance::new(config.seed),
             empty: Text::default(),
             headers: headers.collect(),
+            timers: ROUTES.iter().map(timers).collect(),
             room: Arc::new(Semaphore::new(config.bodies_bytes_max as usize)),
             config,
         }
@@ -239,8 +284,9 @@ impl Service for Arc<Api> {
         {
             return moved(&request, &clean).into();
         }
-        let (route, argument) = match find(request.method(), &path) {
-            Found::Route(route, argument) => (route, argument),
+        let began = Instant::now();
+        let (place, argument) = match find(request.method(), &path) {
+            Found::Route(place, argument) => (place, argument),
             Found::OtherMethods => {
                 let status = match switched_off(&self.config, &path) {
                     Some(text) => Response::text(StatusCode::UNAUTHORIZED, text),
@@ -253,6 +299,11 @@ impl Service for Arc<Api> {
                 return Response::text(StatusCode::OK, "Consul Agent").into();
             }
             Found::Nothing => return Response::new(StatusCode::NOT_FOUND).into(),
+        };
+        let route = &ROUTES[place];
+        let timer = Timer {
+            histogram: self.timer(place, request.method()),
+            began,
         };
         let answer = if let Some(text) = switched_off(&self.config, &path) {
             Response::text(StatusCode::UNAUTHORIZED, text).into()
@@ -269,12 +320,15 @@ impl Service for Arc<Api> {
             Response::new(StatusCode::INTERNAL_SERVER_ERROR).into()
         };
         match (answer, route.policy) {
-            (Answer::Now(response), _) => with_headers(response, &self.headers).into(),
-            (Answer::Soon(response), Read) => Reaction::Park(self.headed(response)),
-            (Answer::Soon(response), Write) => {
-                Reaction::Later(self.headed(self.in_room(length, response)))
+            (Answer::Now(response), _) => {
+                timer.stop();
+                with_headers(response, &self.headers).into()
             }
-            (Answer::Soon(response), Stream) => Reaction::Later(self.headed(response)),
+            (Answer::Soon(response), Read) => Reaction::Park(self.finished(timer, response)),
+            (Answer::Soon(response), Write) => {
+                Reaction::Later(self.finished(timer, self.in_room(length, response)))
+            }
+            (Answer::Soon(response), Stream) => Reaction::Later(self.finished(timer, response)),
         }
     }
 }
@@ -299,13 +353,26 @@ impl Api {
         })
     }
 
-    /// The same answer with the configured headers.
-    fn headed(&self, response: BoxFuture<'static, Response>) -> BoxFuture<'static, Response> {
-        if self.headers.is_empty() {
-            return response;
-        }
+    /// The same answer with the configured headers, and timed.
+    fn finished(
+        &self,
+        timer: Timer,
+        response: BoxFuture<'static, Response>,
+    ) -> BoxFuture<'static, Response> {
         let headers = Arc::clone(&self.headers);
-        Box::pin(async move { with_headers(response.await, &headers) })
+        Box::pin(async move {
+            let response = response.await;
+            timer.stop();
+            with_headers(response, &headers)
+        })
+    }
+
+    fn timer(&self, place: usize, method: &Method) -> Histogram {
+        let method = METHODS.iter().position(|known| known == method);
+        match method {
+            Some(method) => self.timers[place][method].clone(),
+            None => Histogram::noop(),
+        }
     }
 }
 
@@ -356,8 +423,8 @@ fn with_headers(mut response: Response, headers: &[(Cow<'static, str>, HeaderVal
 }
 
 enum Found<'a> {
-    /// This line, and what follows its path.
-    Route(&'static Route, &'a [u8]),
+    /// The line at this place, and what follows its path.
+    Route(usize, &'a [u8]),
     /// The path is known, but not with this method.
     OtherMethods,
     /// The path lacks only the slash of this one.
@@ -367,7 +434,7 @@ enum Found<'a> {
 
 fn find<'a>(method: &Method, path: &'a [u8]) -> Found<'a> {
     let mut found = Found::Nothing;
-    for route in ROUTES {
+    for (place, route) in ROUTES.iter().enumerate() {
         let argument = match route.path {
             Exact(exact) if *path == *exact.as_bytes() => &[],
             Under(prefix) => match path.strip_prefix(prefix.as_bytes()) {
@@ -384,7 +451,7 @@ fn find<'a>(method: &Method, path: &'a [u8]) -> Found<'a> {
             Exact(_) => continue,
         };
         if route.verb.is(method) {
-            return Found::Route(route, argument);
+            return Found::Route(place, argument);
         }
         found = Found::OtherMethods;
     }

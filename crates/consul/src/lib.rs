@@ -11,5 +11,6 @@ pub mod config;
 pub mod console;
 pub mod flags;
 pub mod logging;
+pub mod metrics;
 pub mod release;
 pub mod run;

@@ -102,25 +102,43 @@ pub(super) fn run<S: Service, T: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Performs a handshake, and lives through the connection inside of it.
-pub(super) async fn run_tls<S: Service>(
+///
+/// Not an `async fn` either, and what the handshake needs lies in a box that is soon gone.
+pub(super) fn run_tls<S: Service>(
     engine: Admission<S>,
     closing: Arc<Closing>,
     stream: TcpStream,
     peer: SocketAddr,
     incoming: tls::Incoming,
-) {
-    // In boxes, both of them: the handshake is soon over, and what stays is as large as a page.
-    let handshake = Box::pin(incoming.accept(stream));
+) -> impl Future<Output = ()> {
+    let shaking = Box::pin(shake_hands(Arc::clone(&closing), stream, peer, incoming));
+    async move {
+        if let Some(stream) = shaking.await {
+            run(engine, closing, stream, Some(peer)).await;
+        }
+    }
+}
+
+/// What is inside of TLS, unless the client can't get there or we are closing.
+async fn shake_hands(
+    closing: Arc<Closing>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    incoming: tls::Incoming,
+) -> Option<Box<tls::Stream<TcpStream>>> {
     let told = Arc::clone(&closing.notify).notified_owned();
     let outcome = tokio::select! {
         biased;
-        () = closing.wait(told) => return,
-        outcome = handshake => outcome,
+        () = closing.wait(told) => return None,
+        outcome = incoming.accept(stream) => outcome,
     };
     match outcome {
-        Ok((stream, _)) => run(engine, closing, Box::new(stream), Some(peer)).await,
-        // Whoever scans ports must not fill the log.
-        Err(error) => tracing::debug!("no HTTPS with {peer}: {error}"),
+        Ok((stream, _)) => Some(Box::new(stream)),
+        Err(error) => {
+            // Whoever scans ports must not fill the log.
+            tracing::debug!("no HTTPS with {peer}: {error}");
+            None
+        }
     }
 }
 
@@ -762,5 +780,33 @@ mod tests {
         let future = run(engine.admission(), Arc::default(), tokio::io::empty(), None);
         let size = size_of_val(&future);
         assert!(size <= 768, "{size} bytes");
+    }
+
+    /// What the handshake needs is gone by the time that a connection waits.
+    #[tokio::test]
+    async fn the_task_of_a_connection_inside_of_tls_is_hardly_larger() {
+        let service = |_: Request| Reaction::Now(Response::new(StatusCode::OK));
+        let engine = Engine::new(service, Config::default());
+        let authority = testkit::Authority::new();
+        let pair = authority.sign("agent", &["localhost"]);
+        let settings = tls::Config {
+            cert_file: Some(pair.certificate),
+            key_file: Some(pair.key),
+            https: true,
+            ..tls::Config::default()
+        };
+        let incoming = tls::Tls::load(settings).unwrap().https().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let future = run_tls(
+            engine.admission(),
+            Arc::default(),
+            stream,
+            address,
+            incoming,
+        );
+        let size = size_of_val(&future);
+        assert!(size <= 1024, "{size} bytes");
     }
 }
