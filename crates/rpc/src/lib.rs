@@ -9,6 +9,15 @@
 mod calls;
 mod cluster;
 mod stream;
+
+mod answering;
+mod connection;
+pub mod frame;
+mod link;
+mod listener;
+mod pool;
+mod protocol;
+mod snapshots;
 pub mod tls;
 
 pub use calls::{CallError, Calls, Hop, NoCalls, Refusal, Request, Response, Serve, ServerAddress};
@@ -16,4 +25,6 @@ pub use cluster::{
     Answered, Backend, Cluster, Consistency, Meta, OperateOptions, ReadOptions, RestoreOptions,
     Restored, Save, SaveOptions, WriteOptions,
 };
+pub use listener::{Listener, ListenerConfig};
+pub use pool::{Pool, PoolConfig};
 pub use stream::{Bodies, ByteSender, ByteStream, StreamError, byte_stream};

@@ -46,7 +46,12 @@ impl ByteSender {
         self.0.send(piece).await.is_ok()
     }
 
-    /// The same for a thread of its own (never on a runtime's thread).
+    /// Returns when nobody listens any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
+    /// The same as [`Self::send`] for a thread of its own (never on a runtime's thread).
     pub fn blocking_send(&self, piece: Result<Bytes, StreamError>) -> bool {
         self.0.blocking_send(piece).is_ok()
     }
