@@ -121,6 +121,8 @@ pub struct Timing {
     pub probe_interval: Duration,
     /// How long a probe's answer may take before others are asked to probe.
     pub probe_timeout: Duration,
+    /// In a pool with fewer members the failure detector runs at double speed.
+    pub small_pool: usize,
     /// How often news are passed on.
     pub gossip_interval: Duration,
     /// To how many others.
@@ -143,6 +145,7 @@ impl Timing {
             sync_interval: Duration::from_secs(30),
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
+            small_pool: 16,
             gossip_interval: Duration::from_millis(200),
             gossip_fan_out: 3,
             gossip_to_dead: Duration::from_secs(30),
@@ -158,6 +161,7 @@ impl Timing {
             sync_interval: Duration::from_secs(60),
             probe_interval: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(3),
+            small_pool: 0,
             gossip_interval: Duration::from_millis(500),
             gossip_fan_out: 4,
             gossip_to_dead: Duration::from_secs(60),

@@ -3,8 +3,6 @@
 //! A comparison has two steps. The one who begins sends a summary, 20 bytes a member; the other answers with what
 //! it knows better and with a list of what it wants; then the first gives that in a second request.
 
-use std::collections::BTreeMap;
-
 use crate::event::UserEvent;
 use crate::fields::{Fields, Malformed, Reader};
 use crate::handle::KeyOperation;
@@ -50,7 +48,7 @@ pub(crate) struct Compare {
     /// The sender itself.
     pub(crate) own: Alive,
     pub(crate) clocks: Clocks,
-    /// All members that the sender knows, itself included, in the order of their ids.
+    /// All members that the sender knows, itself included.
     pub(crate) members: Vec<Summary>,
     /// The recent user events that it has seen.
     pub(crate) events: Vec<EventKey>,
@@ -97,13 +95,12 @@ pub(crate) struct Summary {
     pub(crate) version: Version,
 }
 
-/// Orders what is known of a member: a greater one is later.
-///
-/// A member's state within one life gets worse until a new incarnation or a new life begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How late what is known of a member is: of its life, and of what it says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     pub(crate) generation: u32,
-    pub(crate) incarnation_or_end: (bool, u16),
+    /// 0 at the end of a life, which is final whatever the incarnation was.
+    pub(crate) incarnation: u16,
     pub(crate) standing: Standing,
     /// Which record of itself, by generation and revision, and whether somebody said good-bye for it since.
     pub(crate) record: (u32, u32, bool),
@@ -311,6 +308,11 @@ impl Clocks {
 }
 
 impl Standing {
+    /// Whether a life is over.
+    pub(crate) const fn is_end(self) -> bool {
+        matches!(self, Self::Down | Self::Left)
+    }
+
     const fn code(self) -> u8 {
         match self {
             Self::Alive => 0,
@@ -338,14 +340,28 @@ impl Version {
         standing: Standing,
         record: (u32, u32, bool),
     ) -> Self {
-        let is_over = matches!(standing, Standing::Down | Standing::Left);
+        let is_over = standing.is_end();
         Self {
             generation,
-            // The end of a life is final, whatever its incarnation.
-            incarnation_or_end: (is_over, if is_over { 0 } else { incarnation }),
+            incarnation: if is_over { 0 } else { incarnation },
             standing,
             record,
         }
+    }
+
+    /// A member's state within one life gets worse until a new incarnation begins, and its end is final.
+    fn life(&self) -> (u32, bool, u16, Standing) {
+        (
+            self.generation,
+            self.standing.is_end(),
+            self.incarnation,
+            self.standing,
+        )
+    }
+
+    /// Whether there is something to learn from it. Two sides may both have something to learn.
+    pub(crate) fn is_partly_later_than(&self, other: &Self) -> bool {
+        self.life() > other.life() || self.record > other.record
     }
 }
 
@@ -354,7 +370,7 @@ impl Summary {
         let version = &self.version;
         to.put_u64(self.id.0);
         to.put_u32(version.generation);
-        to.put_u16(version.incarnation_or_end.1);
+        to.put_u16(version.incarnation);
         to.put_u8(version.standing.code());
         to.put_u32(version.record.0);
         to.put_u32(version.record.1);
@@ -399,9 +415,4 @@ fn read_text(reader: &mut Reader<'_>) -> Result<String, Malformed> {
 
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_LENGTH_MAX)]
-}
-
-/// The summaries of one side by id, as a comparison walks them.
-pub(crate) fn by_id(members: &[Summary]) -> BTreeMap<Id, Version> {
-    members.iter().map(|s| (s.id, s.version)).collect()
 }

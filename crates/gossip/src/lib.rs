@@ -26,12 +26,15 @@ mod item;
 mod member;
 mod network;
 mod packet;
+mod pool;
 mod sockets;
 
 pub mod coordinate;
 pub mod keyring;
 pub mod known;
 mod replace;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use config::{
     Admit, Config, LABEL_LENGTH_MAX, NAME_LENGTH_MAX, StartError, TAGS_SIZE_MAX, TagsError, Timing,

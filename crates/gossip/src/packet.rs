@@ -29,9 +29,6 @@ const CHECKSUM_SIZE: usize = 4;
 /// The section that holds a message of the SWIM core.
 pub(crate) const CORE: u8 = 1;
 
-/// What each section takes in front of its content.
-pub(crate) const SECTION_FRONT: usize = 3;
-
 /// Puts frames on and takes them off.
 #[derive(Debug)]
 pub(crate) struct Envelope {
