@@ -385,10 +385,16 @@ mod tests {
         assert_eq!(settings.advertise_addr.to_string(), "10.1.1.1");
         assert_eq!(settings.ports.http, Some(81));
         assert_eq!(settings.ports.dns, None);
-        assert_eq!(
-            settings.no_effect,
-            ["node_meta", "ports.dns", "retry_interval", "start_join"]
-        );
+        assert_eq!(settings.node_meta["rack"], "7");
+        let joined: Vec<String> = settings
+            .lan
+            .start_join
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(joined, ["a:8301", "b:8301"]);
+        assert_eq!(settings.lan.retry.interval.as_secs(), 5);
+        assert_eq!(settings.no_effect, ["ports.dns"]);
     }
 
     #[test]

@@ -4,14 +4,18 @@
 //! the documents are merged as data, flags last, and the result is decoded once into [`Settings`].
 //! Nobody beyond this module knows how a setting is spelled.
 //!
-//! A new key is one line in `keys.rs`, and a field of [`Settings`] if it does something.
+//! A new key is one line in `keys.rs`, one in `docs/configuration.md`, and a field of [`Settings`] if it does something;
+//! `reload.rs` says whether that can change while the agent runs.
 
 mod definitions;
 pub mod document;
 pub mod host;
 pub mod keys;
 mod merge;
+pub mod reload;
 pub mod settings;
+#[cfg(test)]
+mod table;
 
 use std::fs;
 use std::io::{self, Read};
@@ -20,7 +24,8 @@ use std::path::{Path, PathBuf};
 
 pub use document::{DecodeError, Document, decode};
 pub use host::Host;
-pub use settings::{ClientAddr, Listener, LogLevel, Settings};
+pub use reload::{Live, Reload, differences};
+pub use settings::{ClientAddr, EncryptKey, Listener, LogLevel, Pool, Settings};
 
 /// The largest configuration file that is read; enough for a hundred thousand service definitions.
 pub const FILE_SIZE_MAX: u64 = 32 << 20;

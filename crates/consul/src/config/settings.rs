@@ -1,11 +1,15 @@
 //! The configuration decoded, completed and judged: what the rest of the program starts from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::discover;
+use agent::join::{JoinAddress, Retry};
 use model::GoDuration;
+use rpc::tls;
 use serde_json::Value;
 
 use super::document::Document;
@@ -18,6 +22,11 @@ use super::{definitions, merge};
 pub struct Settings {
     /// The name of this node, never empty. Default: the host's name.
     pub node_name: String,
+    /// The id of this node for its whole life, in lower case, in the form of a UUID; `None` to keep or make one.
+    pub node_id: Option<String>,
+    /// Facts about this node that others can filter by: at most 64, with names of 1 to 128 letters, digits, `_` and `-`,
+    /// and values of at most 512 bytes.
+    pub node_meta: BTreeMap<String, String>,
     /// The datacenter, in lower case, of letters, digits, `_` and `-`. Default: `dc1`.
     pub datacenter: String,
     /// The DNS zone, in lower case, with its final dot. Default: `consul.`.
@@ -37,16 +46,32 @@ pub struct Settings {
     /// Raft's timings are multiplied by this, from 1 to 10. Default: 5; 1 in development mode.
     pub raft_multiplier: u32,
 
-    /// The address that servers and gossip listen on. Default: any IPv4 address.
+    /// The address that servers listen on, and gossip unless it has one of its own. Default: any IPv4 address.
     pub bind_addr: IpAddr,
     /// The address that other agents are told. Default: `bind_addr`, or the machine's only private one.
     pub advertise_addr: IpAddr,
     /// The address that agents of other datacenters are told. Default: `advertise_addr`.
     pub advertise_addr_wan: IpAddr,
+    /// Where other members are told to call this server. Default: `advertise_addr` and `ports.server`.
+    pub rpc_advertise: SocketAddr,
+    /// Gossip in the datacenter.
+    pub lan: Pool,
+    /// Gossip between datacenters, which doesn't exist yet.
+    pub wan: Pool,
+    /// The search for agents to join among a cloud's machines, made with each attempt of `lan.retry_join`.
+    pub discovery: Option<discover::Config>,
+    /// Whether a restarted agent joins its cluster again although it had left. Default: no.
+    pub rejoin_after_leave: bool,
+    /// The key of gossip where there is no keyring yet; `None` for gossip in the clear.
+    pub encrypt: Option<EncryptKey>,
+    /// Encryption of calls between members and of HTTPS. Whether its parts go together is judged where they are read.
+    pub tls: tls::Config,
     /// The address that faces for clients listen on. Default: 127.0.0.1.
     pub client_addr: ClientAddr,
     /// Where HTTP is served; empty when it is switched off.
     pub http: Vec<Listener>,
+    /// Where HTTPS is served; empty when it is switched off, which is the default.
+    pub https: Vec<Listener>,
     /// The port numbers.
     pub ports: Ports,
     /// Owner and mode of unix sockets.
@@ -78,6 +103,55 @@ pub struct Settings {
     pub no_effect: Vec<String>,
     /// Keys that were given and belong to other releases or discontinued services.
     pub ignored: Vec<String>,
+}
+
+/// How this agent takes part in one pool of gossip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Where it listens. Default: `bind_addr` and the pool's port.
+    pub bind: SocketAddr,
+    /// Where others are told to reach it. Default: the advertised address and the pool's port.
+    pub advertise: SocketAddr,
+    /// Agents to join once, before anything else; if none of them answers, the agent ends.
+    pub start_join: Vec<JoinAddress>,
+    /// Agents to join in the background, as often as `retry` says.
+    pub retry_join: Vec<JoinAddress>,
+    /// How often `retry_join` is tried. Default: every 30 s without end.
+    pub retry: Retry,
+    /// How long a failed member is remembered and tried, at least 8 h. Default: 72 h.
+    pub reconnect_timeout: Duration,
+}
+
+/// A key of gossip: 16, 24 or 32 bytes in base64.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncryptKey(String);
+
+impl EncryptKey {
+    fn parse(text: &str) -> Result<Self, String> {
+        let bytes = base64_simd::STANDARD
+            .decode_to_vec(text)
+            .map_err(|_| "Invalid encryption key: it is not base64".to_owned())?;
+        if matches!(bytes.len(), 16 | 24 | 32) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(
+                "Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes"
+                    .to_owned(),
+            )
+        }
+    }
+
+    /// The key, in base64.
+    pub fn as_base64(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EncryptKey {
+    /// The key is a secret, so only its presence is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<hidden>")
+    }
 }
 
 /// Access control.
@@ -216,13 +290,24 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
     let (bind_addr, advertise_addr, advertise_addr_wan) = addresses(given, dev, host)?;
     let client_addr = ClientAddr::parse(given.text("client_addr").unwrap_or("127.0.0.1"))
         .map_err(|why| format!("Invalid client address: {why}"))?;
-    let http_addr = match given.text("addresses.http") {
-        Some(text) => {
-            ClientAddr::parse(text).map_err(|why| format!("Invalid HTTP bind address: {why}"))?
-        }
-        None => client_addr.clone(),
+    let face = |path, name, port: Option<u16>| -> Result<Vec<Listener>, String> {
+        let address = match given.text(path) {
+            Some(text) => ClientAddr::parse(text)
+                .map_err(|why| format!("Invalid {name} bind address: {why}"))?,
+            None => client_addr.clone(),
+        };
+        Ok(port.map(|port| address.at(port)).into_iter().collect())
     };
+    let http = face("addresses.http", "HTTP", ports.http)?;
+    let https = face("addresses.https", "HTTPS", ports.https)?;
     endpoints_unique(given, ports)?;
+    // Two different texts may mean one place.
+    if http.iter().any(|listener| https.contains(listener)) {
+        return Err(
+            "All listening endpoints must be unique: HTTPS address already configured for HTTP"
+                .to_owned(),
+        );
+    }
 
     let log_level = match given.text("log_level") {
         Some(name) => LogLevel::parse(name)?,
@@ -235,6 +320,27 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         warnings.push(message.to_owned());
     }
     let domain = given.text("domain").unwrap_or("consul.").to_lowercase();
+    let domain = format!("{}.", domain.trim_end_matches('.'));
+    let tls = tls::Config {
+        ca_file: given.text("ca_file").map(PathBuf::from),
+        cert_file: given.text("cert_file").map(PathBuf::from),
+        key_file: given.text("key_file").map(PathBuf::from),
+        verify_incoming: given.on("verify_incoming"),
+        verify_outgoing: given.on("verify_outgoing"),
+        verify_server_hostname: given.on("verify_server_hostname"),
+        server_name: given.text("server_name").map(str::to_owned),
+        datacenter: datacenter.clone(),
+        domain: domain.clone(),
+        min_version: match given.text("tls_min_version") {
+            Some(version) => version
+                .parse()
+                .map_err(|why: tls::UnknownVersion| why.to_string())?,
+            None => tls::MinVersion::default(),
+        },
+        server,
+        https: !https.is_empty(),
+    };
+    let pool = |keys: &PoolKeys, advertise, port| pool(given, keys, bind_addr, advertise, port);
     let session_ttl_min = given
         .span("session_ttl_min")
         .unwrap_or(Duration::from_secs(10));
@@ -242,8 +348,10 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
 
     Ok(Settings {
         node_name,
+        node_id: node_id(given)?,
+        node_meta: node_meta(given)?,
         datacenter,
-        domain: format!("{}.", domain.trim_end_matches('.')),
+        domain,
         dev,
         data_dir,
         server,
@@ -254,12 +362,19 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         bind_addr,
         advertise_addr,
         advertise_addr_wan,
+        rpc_advertise: match given.text("advertise_addrs.rpc") {
+            Some(text) => host_port("advertise_addrs.rpc", text)?,
+            None => SocketAddr::new(advertise_addr, ports.server),
+        },
+        lan: pool(&LAN, advertise_addr, ports.serf_lan)?,
+        wan: pool(&WAN, advertise_addr_wan, ports.serf_wan)?,
+        discovery: discovery(given)?,
+        rejoin_after_leave: given.on("rejoin_after_leave"),
+        encrypt: given.text("encrypt").map(EncryptKey::parse).transpose()?,
+        tls,
         client_addr,
-        http: ports
-            .http
-            .map(|port| http_addr.at(port))
-            .into_iter()
-            .collect(),
+        http,
+        https,
         ports,
         unix_sockets: unix_sockets(given)?,
         http_api_response_headers: given.headers()?,
@@ -642,101 +757,165 @@ fn acl(given: Given<'_>) -> Result<Option<Acl>, String> {
     }))
 }
 
+/// How the keys of one pool are spelled.
+struct PoolKeys {
+    bind: &'static str,
+    advertise: &'static str,
+    start_join: &'static str,
+    retry_join: &'static str,
+    retry_interval: &'static str,
+    retry_max: &'static str,
+    reconnect_timeout: &'static str,
+    /// What messages call the last of them.
+    reconnect_timeout_shown: &'static str,
+}
+
+const LAN: PoolKeys = PoolKeys {
+    bind: "serf_lan_bind",
+    advertise: "advertise_addrs.serf_lan",
+    start_join: "start_join",
+    retry_join: "retry_join",
+    retry_interval: "retry_interval",
+    retry_max: "retry_max",
+    reconnect_timeout: "reconnect_timeout",
+    reconnect_timeout_shown: "ReconnectTimeoutLan",
+};
+
+const WAN: PoolKeys = PoolKeys {
+    bind: "serf_wan_bind",
+    advertise: "advertise_addrs.serf_wan",
+    start_join: "start_join_wan",
+    retry_join: "retry_join_wan",
+    retry_interval: "retry_interval_wan",
+    retry_max: "retry_max_wan",
+    reconnect_timeout: "reconnect_timeout_wan",
+    reconnect_timeout_shown: "ReconnectTimeoutWan",
+};
+
+fn pool(
+    given: Given<'_>,
+    keys: &PoolKeys,
+    bind: IpAddr,
+    advertise: IpAddr,
+    port: u16,
+) -> Result<Pool, String> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let bind = match given.text(keys.bind) {
+        Some(text) => {
+            parse_ip(text).ok_or_else(|| format!("Failed to parse {}: {text}", keys.bind))?
+        }
+        None => bind,
+    };
+    let advertise = match given.text(keys.advertise) {
+        Some(text) => host_port(keys.advertise, text)?,
+        None => SocketAddr::new(advertise, port),
+    };
+    let addresses = |path| -> Result<Vec<JoinAddress>, String> {
+        let texts = given.list(path).iter().filter_map(Value::as_str);
+        texts
+            .map(|text| JoinAddress::parse(text, port).map_err(|why| format!("{path}: {why}")))
+            .collect()
+    };
+    let span = |path| given.span(path).filter(|span| !span.is_zero());
+    let reconnect_timeout = span(keys.reconnect_timeout).unwrap_or(72 * HOUR);
+    if reconnect_timeout < 8 * HOUR {
+        return Err(format!(
+            "{} must be >= 8h0m0s",
+            keys.reconnect_timeout_shown
+        ));
+    }
+    let retries_max = match given.int(keys.retry_max) {
+        None => None,
+        Some(count) => Some(
+            u32::try_from(count)
+                .map_err(|_| format!("{}: {count} is no number of retries", keys.retry_max))?,
+        ),
+    };
+    Ok(Pool {
+        bind: SocketAddr::new(bind, port),
+        advertise,
+        start_join: addresses(keys.start_join)?,
+        retry_join: addresses(keys.retry_join)?,
+        retry: Retry {
+            interval: span(keys.retry_interval).unwrap_or(Retry::default().interval),
+            retries_max,
+        },
+        reconnect_timeout,
+    })
+}
+
+fn host_port(path: &str, text: &str) -> Result<SocketAddr, String> {
+    let parsed = text.parse::<SocketAddr>().ok();
+    parsed
+        .filter(|address| address.port() != 0 && !address.ip().is_unspecified())
+        .ok_or_else(|| format!("{path}: {text} is no host:port"))
+}
+
+/// The search among a cloud's machines, if one was asked for.
+fn discovery(given: Given<'_>) -> Result<Option<discover::Config>, String> {
+    let mut chosen = None;
+    for provider in discover::PROVIDERS {
+        let group = format!("retry_join_{}.", provider.name);
+        let options = provider
+            .options
+            .iter()
+            .filter_map(|option| Some((*option, given.text(&format!("{group}{option}"))?)))
+            .collect();
+        let Some(config) = (provider.read)(&options)? else {
+            continue;
+        };
+        if chosen.is_some() {
+            return Err(
+                "EC2 and GCE discovery are mutually exclusive. Please provide one or the other."
+                    .to_owned(),
+            );
+        }
+        chosen = Some(config);
+    }
+    Ok(chosen)
+}
+
 /// Judges what does nothing yet, so that a configuration doesn't become wrong with the next version.
 fn later_keys(given: Given<'_>) -> Result<(), String> {
-    for path in ["serf_lan_bind", "serf_wan_bind"] {
-        if let Some(text) = given.text(path).filter(|text| parse_ip(text).is_none()) {
-            return Err(format!("Failed to parse {path}: {text}"));
-        }
-    }
-    for path in ["addresses.dns", "addresses.https"] {
-        if let Some(text) = given.text(path) {
-            ClientAddr::parse(text).map_err(|why| format!("{}: {why}", keys::shown(path)))?;
-        }
-    }
-    for path in [
-        "advertise_addrs.serf_lan",
-        "advertise_addrs.serf_wan",
-        "advertise_addrs.rpc",
-    ] {
-        if let Some(text) = given
-            .text(path)
-            .filter(|text| text.parse::<SocketAddr>().is_err())
-        {
-            return Err(format!("{path}: {text} is no host:port"));
-        }
+    if let Some(text) = given.text("addresses.dns") {
+        ClientAddr::parse(text).map_err(|why| format!("Invalid DNS bind address: {why}"))?;
     }
     for recursor in given.list("recursors").iter().filter_map(Value::as_str) {
         if parse_ip(recursor).is_none() && recursor.parse::<SocketAddr>().is_err() {
             return Err(format!("Invalid recursor address: {recursor}"));
         }
     }
-    for (path, name) in [
-        ("reconnect_timeout", "ReconnectTimeoutLan"),
-        ("reconnect_timeout_wan", "ReconnectTimeoutWan"),
-    ] {
-        if given
-            .span(path)
-            .is_some_and(|span| !span.is_zero() && span < Duration::from_secs(8 * 3600))
-        {
-            return Err(format!("{name} must be >= 8h0m0s"));
-        }
-    }
-    if let Some(key) = given.text("encrypt") {
-        let bytes = base64_simd::STANDARD
-            .decode_to_vec(key)
-            .map_err(|_| "Invalid encryption key: it is not base64".to_owned())?;
-        if !matches!(bytes.len(), 16 | 24 | 32) {
-            return Err("Invalid encryption key: key size must be 16, 24 or 32 bytes".to_owned());
-        }
-    }
-    node_identity(given)?;
-
-    let ec2 = given.text("retry_join_ec2.tag_key").is_some();
-    if ec2 != given.text("retry_join_ec2.tag_value").is_some() {
-        return Err("tag key and value are both required for EC2 retry-join".to_owned());
-    }
-    if ec2 && given.text("retry_join_gce.tag_value").is_some() {
-        return Err(
-            "EC2 and GCE discovery are mutually exclusive. Please provide one or the other."
-                .to_owned(),
-        );
-    }
-    let tls_files = ["ca_file", "cert_file", "key_file"].map(|path| given.text(path).is_some());
-    if given.on("verify_outgoing") && !tls_files[0] {
-        return Err("VerifyOutgoing set, and no CA certificate provided!".to_owned());
-    }
-    if let Some(version) = given.text("tls_min_version")
-        && !matches!(version, "tls10" | "tls11" | "tls12")
-    {
-        return Err(format!(
-            "tls_min_version: {version} is none of tls10, tls11, tls12"
-        ));
-    }
     definitions::check_services(given.list("services"))?;
     definitions::check_checks(given.list("checks"))?;
     definitions::check_watches(given.list("watches"))
 }
 
-fn node_identity(given: Given<'_>) -> Result<(), String> {
-    if let Some(id) = given.text("node_id") {
-        let hyphens = [8, 13, 18, 23];
-        let fits = id.len() == 36
-            && id.bytes().enumerate().all(|(at, b)| {
-                if hyphens.contains(&at) {
-                    b == b'-'
-                } else {
-                    b.is_ascii_hexdigit()
-                }
-            });
-        if !fits {
-            return Err(format!("node_id: {id} is no UUID"));
-        }
+fn node_id(given: Given<'_>) -> Result<Option<String>, String> {
+    let Some(id) = given.text("node_id") else {
+        return Ok(None);
+    };
+    let hyphens = [8, 13, 18, 23];
+    let fits = id.len() == 36
+        && id.bytes().enumerate().all(|(at, b)| {
+            if hyphens.contains(&at) {
+                b == b'-'
+            } else {
+                b.is_ascii_hexdigit()
+            }
+        });
+    if fits {
+        Ok(Some(id.to_ascii_lowercase()))
+    } else {
+        Err(format!("node_id: {id} is no UUID"))
     }
+}
+
+fn node_meta(given: Given<'_>) -> Result<BTreeMap<String, String>, String> {
     let failed = |why: String| Err(format!("Failed to parse node metadata: {why}"));
     if given.map("node_meta").count() > 64 {
         return failed("more than 64 pairs".to_owned());
     }
+    let mut meta = BTreeMap::new();
     for (name, value) in given.map("node_meta") {
         let fits = (1..=128).contains(&name.len())
             && name
@@ -755,8 +934,9 @@ fn node_identity(given: Given<'_>) -> Result<(), String> {
         if value.len() > 512 {
             return failed(format!("the value of {name:?} is longer than 512 bytes"));
         }
+        meta.insert(name.to_owned(), value.to_owned());
     }
-    Ok(())
+    Ok(meta)
 }
 
 #[cfg(test)]
@@ -868,9 +1048,128 @@ mod tests {
     }
 
     #[test]
+    fn pools() {
+        let settings = server("{}").unwrap();
+        let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(settings.rpc_advertise, socket("10.0.0.1:8300"));
+        assert_eq!(
+            settings.lan,
+            Pool {
+                bind: socket("0.0.0.0:8301"),
+                advertise: socket("10.0.0.1:8301"),
+                start_join: Vec::new(),
+                retry_join: Vec::new(),
+                retry: Retry {
+                    interval: Duration::from_secs(30),
+                    retries_max: None
+                },
+                reconnect_timeout: Duration::from_secs(72 * 3600),
+            }
+        );
+        let settings = server(
+            r#"{"bind_addr": "10.0.0.2", "advertise_addr_wan": "8.8.8.8", "serf_lan_bind": "{{ GetPrivateIP }}",
+                "ports": {"serf_lan": 9301, "serf_wan": 9302},
+                "advertise_addrs": {"serf_lan": "1.1.1.1:1", "rpc": "[::1]:2"},
+                "start_join": ["a", "10.1.1.1:5"], "retry_join": ["[::1]"], "retry_join_wan": ["b"],
+                "retry_interval": "5s", "retry_max": 3, "reconnect_timeout": "8h"}"#,
+        )
+        .unwrap();
+        assert_eq!(settings.rpc_advertise, socket("[::1]:2"));
+        assert_eq!(settings.lan.bind, socket("10.0.0.1:9301"));
+        assert_eq!(settings.lan.advertise, socket("1.1.1.1:1"));
+        assert_eq!(settings.wan.bind, socket("10.0.0.2:9302"));
+        assert_eq!(settings.wan.advertise, socket("8.8.8.8:9302"));
+        let shown = |list: &[JoinAddress]| -> Vec<String> {
+            list.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(shown(&settings.lan.start_join), ["a:9301", "10.1.1.1:5"]);
+        assert_eq!(shown(&settings.lan.retry_join), ["[::1]:9301"]);
+        assert_eq!(shown(&settings.wan.retry_join), ["b:9302"]);
+        assert_eq!(settings.lan.retry.interval, Duration::from_secs(5));
+        assert_eq!(settings.lan.retry.retries_max, Some(3));
+        assert_eq!(
+            settings.lan.reconnect_timeout,
+            Duration::from_secs(8 * 3600)
+        );
+    }
+
+    #[test]
+    fn clients_leave_where_servers_stay() {
+        let settings = judged(r#"{"data_dir": "/nonexistent/consul"}"#, false).unwrap();
+        assert!(!settings.server && !settings.tls.server);
+        assert!(settings.leave_on_terminate && !settings.skip_leave_on_interrupt);
+        let settings = judged(
+            r#"{"data_dir": "/nonexistent/consul", "leave_on_terminate": false, "skip_leave_on_interrupt": true}"#,
+            false,
+        )
+        .unwrap();
+        assert!(!settings.leave_on_terminate && settings.skip_leave_on_interrupt);
+    }
+
+    #[test]
+    fn encryption() {
+        let settings = server(
+            r#"{"encrypt": "MDEyMzQ1Njc4OWFiY2RlZg==", "ca_file": "/ca", "cert_file": "/cert", "key_file": "/key",
+                "verify_incoming": true, "verify_server_hostname": true, "server_name": "s", "domain": "Example",
+                "tls_min_version": "tls13", "ports": {"https": 8501}, "addresses": {"https": "0.0.0.0"}}"#,
+        )
+        .unwrap();
+        let key = settings.encrypt.as_ref().unwrap();
+        assert_eq!(key.as_base64(), "MDEyMzQ1Njc4OWFiY2RlZg==");
+        assert!(!format!("{settings:?}").contains("MDEy"));
+        assert_eq!(
+            settings.https,
+            [Listener::Tcp("0.0.0.0:8501".parse().unwrap())]
+        );
+        assert_eq!(
+            settings.tls,
+            tls::Config {
+                ca_file: Some(PathBuf::from("/ca")),
+                cert_file: Some(PathBuf::from("/cert")),
+                key_file: Some(PathBuf::from("/key")),
+                verify_incoming: true,
+                verify_outgoing: false,
+                verify_server_hostname: true,
+                server_name: Some("s".to_owned()),
+                datacenter: "dc1".to_owned(),
+                domain: "example.".to_owned(),
+                min_version: tls::MinVersion::Tls13,
+                server: true,
+                https: true,
+            }
+        );
+    }
+
+    #[test]
+    fn searches() {
+        let settings = server(
+            r#"{"retry_join_ec2": {"region": "eu-west-1", "tag_key": "role", "tag_value": "consul",
+                "access_key_id": "AKID", "secret_access_key": "hidden-from-all"}}"#,
+        )
+        .unwrap();
+        assert!(!format!("{settings:?}").contains("hidden-from-all"));
+        let Some(discover::Config::Ec2(ec2)) = settings.discovery else {
+            unreachable!()
+        };
+        assert_eq!(
+            (ec2.region.as_str(), ec2.tag_key.as_str()),
+            ("eu-west-1", "role")
+        );
+        let settings = server(r#"{"retry_join_gce": {"tag_value": "consul"}}"#).unwrap();
+        assert!(matches!(settings.discovery, Some(discover::Config::Gce(_))));
+        // Every option of every provider can be configured.
+        for provider in discover::PROVIDERS {
+            for option in provider.options {
+                let path = format!("retry_join_{}.{option}", provider.name);
+                assert!(keys::find(&path).is_some(), "{path}");
+            }
+        }
+    }
+
+    #[test]
     fn says_what_has_no_effect() {
         let settings = server(
-            r#"{"start_join": ["a"], "ports": {"dns": 53, "rpc": 1}, "verify_incoming": false, "retry_max": 0,
+            r#"{"start_join_wan": ["a"], "ports": {"dns": 53, "rpc": 1}, "ui": false, "retry_max_wan": 0,
                 "statsd_addr": "x:1", "atlas_token": "t", "snapshot_agent": {}, "disable_update_check": true,
                 "acl_enforce_version_8": false}"#,
         )
@@ -880,7 +1179,7 @@ mod tests {
             [
                 "acl_enforce_version_8",
                 "ports.dns",
-                "start_join",
+                "start_join_wan",
                 "telemetry.statsd_address"
             ]
         );
@@ -1000,16 +1299,73 @@ mod tests {
             ),
             (
                 r#"{"encrypt": "c2hvcnQ="}"#,
-                "Invalid encryption key: key size must be 16, 24 or 32 bytes",
+                "Failed to configure keyring: Invalid key: key size must be 16, 24 or 32 bytes",
             ),
             (
                 r#"{"retry_join_ec2": {"tag_key": "a"}}"#,
                 "tag key and value are both required for EC2 retry-join",
             ),
             (
-                r#"{"verify_outgoing": true}"#,
-                "VerifyOutgoing set, and no CA certificate provided!",
+                r#"{"retry_join_ec2": {"tag_key": "a", "tag_value": "b"}, "retry_join_gce": {"tag_value": "b"}}"#,
+                "EC2 and GCE discovery are mutually exclusive. Please provide one or the other.",
             ),
+            (
+                r#"{"reconnect_timeout_wan": "7h59m"}"#,
+                "ReconnectTimeoutWan must be >= 8h0m0s",
+            ),
+            (
+                r#"{"encrypt": "no base64"}"#,
+                "Invalid encryption key: it is not base64",
+            ),
+            (
+                r#"{"start_join": ["10.0.0.1", "a b"]}"#,
+                "start_join: \"a b\" is no address to join",
+            ),
+            (
+                r#"{"retry_join_wan": [""]}"#,
+                "retry_join_wan: \"\" is no address to join",
+            ),
+            (
+                r#"{"retry_max": -1}"#,
+                "retry_max: -1 is no number of retries",
+            ),
+            (
+                r#"{"serf_lan_bind": "lan"}"#,
+                "Failed to parse serf_lan_bind: lan",
+            ),
+            (
+                r#"{"advertise_addrs": {"rpc": "10.0.0.1"}}"#,
+                "advertise_addrs.rpc: 10.0.0.1 is no host:port",
+            ),
+            (
+                r#"{"advertise_addrs": {"serf_lan": "0.0.0.0:1"}}"#,
+                "advertise_addrs.serf_lan: 0.0.0.0:1 is no host:port",
+            ),
+            (
+                r#"{"addresses": {"https": "x"}, "ports": {"https": 1}}"#,
+                "Invalid HTTPS bind address: Failed to parse IP: x",
+            ),
+            (
+                r#"{"ports": {"https": 8500}}"#,
+                "All listening endpoints must be unique: HTTPS address already configured for HTTP",
+            ),
+            (
+                r#"{"addresses": {"https": "127.0.0.1"}, "ports": {"https": 8500}}"#,
+                "All listening endpoints must be unique: HTTPS address already configured for HTTP",
+            ),
+            (
+                r#"{"client_addr": "unix:///c", "ports": {"https": 8501}}"#,
+                "All listening endpoints must be unique: HTTPS address already configured for HTTP",
+            ),
+            (
+                r#"{"ports": {"serf_lan": 8300}}"#,
+                "All listening endpoints must be unique: Serf LAN address already configured for RPC Server",
+            ),
+            (
+                r#"{"tls_min_version": "ssl3"}"#,
+                "unknown tls_min_version \"ssl3\"; tls12 and tls13 are known, tls10 and tls11 are taken as tls12",
+            ),
+            (r#"{"node_id": "1234"}"#, "node_id: 1234 is no UUID"),
             (
                 r#"{"http_api_response_headers": {"A B": "x"}}"#,
                 "http_api_response_headers: \"A B\" is no header name",
@@ -1073,7 +1429,7 @@ mod tests {
     fn damaged_files_are_refused_or_read() {
         let whole = br#"{"server":true,"data_dir":"/x","ports":{"http":81,"dns":-1},"acl_ttl":"1h2m","encrypt":"MDEyMzQ1Njc4OWFiY2RlZg==",
             "unix_sockets":{"mode":"0600"},"bind_addr":"{{ GetPrivateIP }}","service":{"name":"a","check":{"ttl":"5s"}},
-            "watches":[{"type":"key","handler":"x"}],"node_meta":{"a":"b"},"recursor":"1.1.1.1","start_join":["\u00e4"]}"#;
+            "watches":[{"type":"key","handler":"x"}],"node_meta":{"a":"b"},"recursor":"1.1.1.1","start_join":["\u0061"],"retry_join_ec2":{"tag_key":"\u00e4","tag_value":"b"}}"#;
         let judged = |bytes: &[u8]| {
             if let Ok(document) = decode(bytes) {
                 let _ = validate(&document, false, &host()).map_err(|why| why.len());
