@@ -262,8 +262,8 @@ impl State {
         let time = at.saturating_duration_since(self.begun).as_nanos();
         let mut hash = crc32fast::Hasher::new();
         hash.update(&time.to_le_bytes());
-        hash.update(&from.port().to_le_bytes());
-        hash.update(&to.port().to_le_bytes());
+        hash.update(from.to_string().as_bytes());
+        hash.update(to.to_string().as_bytes());
         hash.update(bytes);
         self.hash = (self.hash ^ u64::from(hash.finalize())).wrapping_mul(0x0100_0000_01b3);
         self.delivered += 1;
