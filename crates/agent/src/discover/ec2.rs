@@ -316,8 +316,7 @@ impl Search<'_> {
             Ok(answer) => Some(answer.text(METADATA)?),
             // The older form has no tokens, and takes none.
             Err(DiscoverError::Refused {
-                status: 403..=405,
-                ..
+                status: 403..=405, ..
             }) => None,
             Err(why) => return Err(why),
         };

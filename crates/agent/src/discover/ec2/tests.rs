@@ -404,3 +404,37 @@ fn options() {
     }
     assert!(!format!("{:?}", config()).contains("secret"));
 }
+
+/// Whatever becomes of an answer's bytes, it ends in a page or in a message.
+#[test]
+fn damaged_pages_are_refused_or_read() {
+    let instances = [
+        instance("10.0.0.1", "running"),
+        instance("10.0.0.2", "stopped"),
+    ];
+    let whole = page(&instances, "<nextToken>a&amp;b&#65;</nextToken>").into_bytes();
+    let parsed = parse_page(&whole).unwrap();
+    assert_eq!(parsed.next.as_deref(), Some("a&bA"));
+    assert_eq!(parsed.addresses, ips(&["10.0.0.1"]));
+    for at in 0..whole.len() {
+        parse_page(&whole[..at]).unwrap_err();
+        for replacement in [
+            b'<',
+            b'>',
+            b'/',
+            b'&',
+            b';',
+            b'!',
+            b'?',
+            b'"',
+            0,
+            0xff,
+            whole[at] ^ 1,
+        ] {
+            let mut damaged = whole.clone();
+            damaged[at] = replacement;
+            let _ = parse_page(&damaged).map_err(|why| why.len());
+            let _ = refusal(&damaged);
+        }
+    }
+}

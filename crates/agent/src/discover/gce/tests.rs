@@ -369,3 +369,24 @@ fn options() {
         "retry_join_gce.project_name: \"a/b\" is no project"
     );
 }
+
+/// Whatever becomes of an answer's bytes, it ends in a page or in a message.
+#[test]
+fn damaged_pages_are_refused_or_read() {
+    let whole = format!(
+        r#"{{"items": [{}], "nextPageToken": "more"}}"#,
+        instance("10.0.0.1", "RUNNING", "consul")
+    )
+    .into_bytes();
+    let parse = |bytes: &[u8]| serde_json::from_slice::<Page<Instance>>(bytes).is_ok();
+    assert!(parse(&whole));
+    for at in 0..whole.len() {
+        assert!(!parse(&whole[..at]));
+        for replacement in [b'"', b'{', b']', b',', b'\\', b'9', 0, 0xff, whole[at] ^ 1] {
+            let mut damaged = whole.clone();
+            damaged[at] = replacement;
+            parse(&damaged);
+            let _ = refusal(&damaged);
+        }
+    }
+}
