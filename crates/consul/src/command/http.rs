@@ -267,15 +267,15 @@ mod tests {
             assert_eq!(sent, *token, "{flags:?} {environment:?}");
         }
 
-        consul(
-            &["kv", "get", &flag, "k"],
-            b"",
-            &[("CONSUL_HTTP_AUTH", "user:pass")],
-        );
-        assert_eq!(
-            stub.asked()[0].headers["authorization"],
-            "Basic dXNlcjpwYXNz"
-        );
+        for (text, header) in [
+            ("user:pass", "Basic dXNlcjpwYXNz"),
+            ("user", "Basic dXNlcjo="),
+            ("user:a:b", "Basic dXNlcjphOmI="),
+        ] {
+            let environment = [("CONSUL_HTTP_AUTH", text)];
+            consul(&["kv", "get", &flag, "k"], b"", &environment);
+            assert_eq!(stub.asked()[0].headers["authorization"], header, "{text}");
+        }
         let printed = consul(
             &["kv", "get", &flag, "k"],
             b"",
