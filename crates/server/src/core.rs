@@ -22,7 +22,7 @@ use crate::faces::{ForMembers, InProcess};
 use crate::founding::Promise;
 use crate::machine::Machine;
 use crate::route::Leader;
-use crate::{Config, coordinates, directory, founding, leader};
+use crate::{Config, coordinates, directory, founding, leader, leave};
 
 /// The wall clock, read where the leader settles a command and nowhere else.
 pub trait WallClock: Send + Sync + 'static {
@@ -404,6 +404,13 @@ impl Server {
     /// The log of this server, for messages from its peers and for tests.
     pub fn consensus(&self) -> &Consensus {
         &self.core.consensus
+    }
+
+    /// Leaves the cluster for good: hands over what it leads, says good-bye to all members, and waits at most 5 s to see itself taken out.
+    ///
+    /// The server goes on running; [`shutdown`](Self::shutdown) comes next. One that is alone has nobody to hand over to.
+    pub async fn leave(&self) {
+        leave::leave(&self.core).await;
     }
 
     /// Stops; returns when everything is on disk and nothing runs any more.

@@ -4,6 +4,7 @@
 
 mod calls;
 mod forwarding;
+mod members;
 mod pipelines;
 mod setup;
 mod simulation;

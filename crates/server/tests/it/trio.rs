@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use consensus::sim::{SimNetwork, Storage, Trace};
 use consensus::{NodeId, Peer};
+use gossip::Gossip;
+use gossip::sim::Net;
 use model::{Ask, Command, Error, Index, Operated, Operation, Reply};
 use rpc::{
     Answered, Cluster, Consistency, OperateOptions, ReadOptions, RestoreOptions, Restored,
@@ -24,6 +26,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) struct Trio {
     pub(crate) network: SimNetwork,
     pub(crate) wires: Wires,
+    /// The pool's network, if there is a pool.
+    pub(crate) net: Option<Net>,
+    pub(crate) pool: BTreeMap<NodeId, Gossip>,
+    /// The ids that servers have on their disks, where that is not their number.
+    ids: BTreeMap<NodeId, NodeId>,
     trace: Trace,
     pub(crate) disks: BTreeMap<NodeId, Storage>,
     pub(crate) servers: BTreeMap<NodeId, Server>,
@@ -31,6 +38,10 @@ pub(crate) struct Trio {
 
 pub(crate) fn address(id: NodeId) -> SocketAddr {
     format!("10.0.0.{id}:8300").parse().unwrap()
+}
+
+pub(crate) fn pool_address(id: NodeId) -> SocketAddr {
+    format!("10.0.0.{id}:8301").parse().unwrap()
 }
 
 pub(crate) fn peer(id: NodeId) -> Peer {
@@ -69,16 +80,44 @@ pub(crate) fn server_config(id: NodeId) -> server::Config {
 }
 
 impl Trio {
-    /// So many servers that know each other, one of which leads.
-    pub(crate) async fn start(count: u64) -> Self {
+    /// No server yet, and no pool.
+    pub(crate) fn nobody(seed: u64) -> Self {
         let trace = Trace::begin();
-        let mut trio = Self {
-            network: SimNetwork::new(1, trace.clone()),
+        Self {
+            network: SimNetwork::new(seed, trace.clone()),
             trace,
-            wires: Wires::new(2),
+            wires: Wires::new(seed + 1),
+            net: None,
+            pool: BTreeMap::new(),
+            ids: BTreeMap::new(),
             disks: BTreeMap::new(),
             servers: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// No server yet, but a pool.
+    pub(crate) fn pool(seed: u64) -> Self {
+        Self {
+            net: Some(Net::new(seed)),
+            ..Self::nobody(seed)
+        }
+    }
+
+    /// So many servers that expect each other and have found each other.
+    pub(crate) async fn expecting(count: u64) -> Self {
+        let mut trio = Self::pool(1);
+        for id in 1..=count {
+            let expected = usize::try_from(count).unwrap();
+            trio.run_as(id, Start::Expect(expected)).await;
+            trio.join(id).await;
+        }
+        trio.voters(count).await;
+        trio
+    }
+
+    /// So many servers that know each other, one of which leads.
+    pub(crate) async fn start(count: u64) -> Self {
+        let mut trio = Self::nobody(1);
         for id in 1..=count {
             trio.run(id).await;
         }
@@ -89,8 +128,85 @@ impl Trio {
         trio
     }
 
+    /// The id that a server has.
+    pub(crate) fn id(&self, id: NodeId) -> NodeId {
+        self.ids.get(&id).copied().unwrap_or(id)
+    }
+
+    /// Takes away a server's disk: the next start has an empty one, and another id.
+    pub(crate) fn wipe(&mut self, id: NodeId) {
+        self.disks.remove(&id);
+        self.ids.insert(id, self.id(id) + 100);
+    }
+
+    /// Joins a server to the pool of those that are up.
+    pub(crate) async fn join(&self, id: NodeId) {
+        let others: Vec<SocketAddr> = self
+            .pool
+            .keys()
+            .filter(|other| **other != id)
+            .map(|other| pool_address(*other))
+            .collect();
+        if !others.is_empty() {
+            self.pool[&id].join(&others, false).await;
+        }
+    }
+
+    /// Waits until there are so many voters and all that are up agree on them and on a leader.
+    pub(crate) async fn voters(&self, count: u64) {
+        let count = usize::try_from(count).unwrap();
+        let agree = |server: &Server| {
+            let status = server.consensus().status();
+            status.voters.len() == count && status.learners.is_empty()
+        };
+        self.wait_until("there are the voters", || self.servers.values().all(agree))
+            .await;
+        self.leader().await;
+    }
+
+    /// Waits until this is so.
+    pub(crate) async fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let became = async {
+            while !is_so() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(SOON * 5, became).await.is_err() {
+            let states: Vec<_> = self
+                .servers
+                .values()
+                .map(|server| server.consensus().status())
+                .collect();
+            panic!("it never comes to it that {what}: {states:#?}");
+        }
+    }
+
     /// Starts a server on what its disk holds.
     pub(crate) async fn run(&mut self, id: NodeId) {
+        self.run_as(id, Start::Join).await;
+    }
+
+    /// The same, and how it comes to have members if its disk is empty.
+    pub(crate) async fn run_as(&mut self, id: NodeId, start: Start) {
+        self.run_by(server_config(id), id, start).await;
+    }
+
+    /// The same with these settings.
+    pub(crate) async fn run_by(&mut self, config: server::Config, id: NodeId, start: Start) {
+        let gossip = match &self.net {
+            None => None,
+            Some(net) => {
+                let mut config =
+                    gossip::Config::new(config.node_name.clone(), pool_address(id), "lan:dc1");
+                config.timing = gossip::Timing::local();
+                config.seed = id;
+                let started = Gossip::start(config, net.end(pool_address(id))).await;
+                let gossip = started.unwrap();
+                self.pool.insert(id, gossip.clone());
+                Some(gossip)
+            }
+        };
+        let raft_id = self.id(id);
         let trace = self.trace.clone();
         let disk = self
             .disks
@@ -98,14 +214,16 @@ impl Trio {
             .or_insert_with(|| Storage::new(&format!("disk {id}"), id, trace));
         let parts = Parts {
             disk: Arc::new(disk.attach()),
-            transport: Arc::new(self.network.transport(id)),
+            transport: Arc::new(self.network.transport(raft_id)),
             calls: Arc::new(self.wires.calls(address(id))),
             clock: Arc::new(SystemClock),
-            gossip: None,
+            gossip,
         };
-        let server = Server::start(server_config(id), log_config(id), parts, Start::Join)
-            .await
-            .unwrap();
+        let log = consensus::Config {
+            id: raft_id,
+            ..log_config(id)
+        };
+        let server = Server::start(config, log, parts, start).await.unwrap();
         self.network.connect(server.consensus());
         self.wires.connect(address(id), server.serve());
         self.servers.insert(id, server);
@@ -113,8 +231,12 @@ impl Trio {
 
     /// Ends a server without a word to the others.
     pub(crate) async fn kill(&mut self, id: NodeId) {
-        self.network.disconnect(id);
+        self.network.disconnect(self.id(id));
         self.wires.disconnect(address(id));
+        if let Some(net) = &self.net {
+            net.kill(pool_address(id));
+            self.pool.remove(&id);
+        }
         self.disks[&id].crash(false);
         let server = self.servers.remove(&id).unwrap();
         server.shutdown().await;
@@ -124,7 +246,7 @@ impl Trio {
     pub(crate) fn isolate(&self, id: NodeId) {
         for other in self.servers.keys().filter(|other| **other != id) {
             for (from, to) in [(id, *other), (*other, id)] {
-                self.network.cut(from, to);
+                self.network.cut(self.id(from), self.id(to));
                 self.wires.cut(address(from), address(to));
             }
         }
@@ -138,7 +260,7 @@ impl Trio {
                 if let Some(id) = self.servers.keys().find(leads) {
                     let knows = |server: &Server| {
                         let leader = server.consensus().leadership().borrow().leader.clone();
-                        leader.is_some_and(|leader| leader.id == *id)
+                        leader.is_some_and(|leader| leader.id == self.id(*id))
                     };
                     if self.servers.values().all(knows) {
                         return *id;

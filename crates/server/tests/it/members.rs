@@ -1,0 +1,436 @@
+//! Servers that find each other through gossip: how a cluster comes to be, grows, heals and shrinks.
+
+use std::time::Duration;
+
+use consensus::NodeId;
+use gossip::{Event, sim::Weather};
+use model::{
+    CatalogNode, CatalogNodes, Check, Command, Coordinate, CoordinateNodes, HealthNode,
+    KeyringVerb, KvGet, Node, NodeCoordinate, Operated, Operation, PASSING, Registration,
+    SERF_HEALTH, Text,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rpc::{Consistency, SaveOptions};
+use server::Start;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::setup::set;
+use crate::trio::{SOON, Trio, peer, pool_address, server_config};
+
+const EXPECT: Start = Start::Expect(3);
+
+fn name(id: NodeId) -> Text {
+    Text::from(peer(id).name)
+}
+
+/// What the catalog says of a node's `serfHealth`, as this server knows it.
+async fn health(trio: &Trio, asked: NodeId, node: &Text) -> Option<Text> {
+    let question = HealthNode { node: node.clone() };
+    let found = trio.ask(asked, question, Consistency::Default).await.ok()?;
+    let mut checks = found.answer.into_iter();
+    let check = checks.find(|check| check.check_id == SERF_HEALTH)?;
+    Some(check.status.clone())
+}
+
+/// Waits until the catalog says this of a node.
+async fn until_health(trio: &Trio, asked: NodeId, node: &Text, wanted: Option<&str>) {
+    let wanted = wanted.map(Text::from);
+    let became = async {
+        while health(trio, asked, node).await != wanted {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(
+        timeout(SOON * 6, became).await.is_ok(),
+        "{node:?} is {:?}, not {wanted:?}",
+        health(trio, asked, node).await
+    );
+}
+
+async fn has_service(trio: &Trio, asked: NodeId, node: &Text) -> bool {
+    let question = CatalogNode { node: node.clone() };
+    let found = trio
+        .ask(asked, question, Consistency::Default)
+        .await
+        .unwrap();
+    let row = found.answer.unwrap();
+    row.services
+        .iter()
+        .any(|service| service.id == "consul" && service.port == 8300)
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_expect_each_other_become_a_cluster() {
+    let began = Instant::now();
+    let trio = Trio::expecting(3).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+    for id in 1..=3 {
+        until_health(&trio, id, &name(id), Some(PASSING)).await;
+        assert!(has_service(&trio, id, &name(id)).await);
+    }
+    let told = trio.operate(2, Operation::RaftConfiguration, false).await;
+    let Ok(Operated::RaftConfiguration(told)) = told else {
+        panic!("{told:?}");
+    };
+    let mut names: Vec<String> = told.servers.into_iter().map(|server| server.node).collect();
+    names.sort();
+    assert_eq!(names, ["server-1", "server-2", "server-3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_server_is_taken_in_and_votes() {
+    let mut trio = Trio::expecting(3).await;
+    trio.write(1, set("k", "v")).await.unwrap();
+    for (id, start) in [(4, Start::Join), (5, EXPECT), (6, Start::Bootstrap)] {
+        if start == Start::Bootstrap {
+            // It made a cluster of its own and is left alone.
+            trio.run_as(id, start).await;
+            trio.join(id).await;
+            sleep(Duration::from_secs(130)).await;
+            let status = trio.servers[&id].consensus().status();
+            assert_eq!(status.voters, [peer(id)]);
+            let status = trio.servers[&1].consensus().status();
+            assert_eq!(status.voters.len(), 5);
+        } else {
+            trio.run_as(id, start).await;
+            trio.join(id).await;
+            trio.voters(id).await;
+            until_health(&trio, 1, &name(id), Some(PASSING)).await;
+            let key = KvGet {
+                key: Text::from("k"),
+            };
+            let found = trio.ask(id, key, Consistency::Stale).await.unwrap();
+            assert!(found.answer.is_some());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_fails_is_critical_until_it_is_back() {
+    let mut trio = Trio::expecting(3).await;
+    let follower = trio.follower().await;
+    let leader = trio.leader().await;
+    until_health(&trio, leader, &name(follower), Some(PASSING)).await;
+    trio.kill(follower).await;
+    until_health(&trio, leader, &name(follower), Some("critical")).await;
+    assert!(has_service(&trio, leader, &name(follower)).await);
+    assert_eq!(trio.servers[&leader].consensus().status().voters.len(), 3);
+    trio.run(follower).await;
+    trio.join(follower).await;
+    until_health(&trio, leader, &name(follower), Some(PASSING)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_is_taken_out() {
+    let mut trio = Trio::expecting(3).await;
+    let (leader, follower) = (trio.leader().await, trio.follower().await);
+    until_health(&trio, leader, &name(follower), Some(PASSING)).await;
+    let began = Instant::now();
+    trio.servers[&follower].leave().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    trio.kill(follower).await;
+    trio.voters(2).await;
+    until_health(&trio, leader, &name(follower), None).await;
+    // The leader as well.
+    trio.servers[&leader].leave().await;
+    trio.kill(leader).await;
+    trio.voters(1).await;
+    let last = trio.leader().await;
+    until_health(&trio, last, &name(leader), None).await;
+    trio.write(last, set("k", "v")).await.unwrap();
+    let began = Instant::now();
+    trio.servers[&last].leave().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_lost_its_disk_takes_its_own_place() {
+    let mut trio = Trio::expecting(3).await;
+    let follower = trio.follower().await;
+    trio.write(follower, set("k", "v")).await.unwrap();
+    trio.kill(follower).await;
+    trio.wipe(follower);
+    trio.run(follower).await;
+    trio.join(follower).await;
+    let id = trio.id(follower);
+    let is_voter = || {
+        let leader = trio
+            .servers
+            .values()
+            .find(|server| server.status().is_leader);
+        leader.is_some_and(|leader| {
+            let status = leader.consensus().status();
+            let mut ids: Vec<NodeId> = status.voters.iter().map(|peer| peer.id).collect();
+            ids.sort_unstable();
+            ids.len() == 3 && ids.contains(&id) && !ids.contains(&follower)
+        })
+    };
+    trio.wait_until("it has its place again", is_voter).await;
+    trio.voters(3).await;
+    let key = KvGet {
+        key: Text::from("k"),
+    };
+    let found = trio.ask(follower, key, Consistency::Stale).await.unwrap();
+    assert!(found.answer.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_forced_to_leave_is_taken_out() {
+    let mut trio = Trio::expecting(3).await;
+    let (leader, follower) = (trio.leader().await, trio.follower().await);
+    trio.kill(follower).await;
+    until_health(&trio, leader, &name(follower), Some("critical")).await;
+    trio.pool[&leader].force_leave(&peer(follower).name).await;
+    trio.voters(2).await;
+    until_health(&trio, leader, &name(follower), None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_elect_themselves_stay_two() {
+    let mut trio = Trio::pool(1);
+    for id in [1, 2] {
+        trio.run_as(id, Start::Bootstrap).await;
+    }
+    trio.join(2).await;
+    sleep(Duration::from_secs(200)).await;
+    for id in [1, 2] {
+        assert_eq!(trio.servers[&id].consensus().status().voters, [peer(id)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicting_expectations_make_no_cluster() {
+    let mut trio = Trio::pool(1);
+    for (id, expected) in [(1, 3), (2, 3), (3, 3), (4, 5)] {
+        trio.run_as(id, Start::Expect(expected)).await;
+        if id != 3 {
+            trio.join(id).await;
+        }
+    }
+    trio.join(3).await;
+    sleep(Duration::from_secs(60)).await;
+    for server in trio.servers.values() {
+        assert!(!server.consensus().initialized().await);
+    }
+    trio.kill(4).await;
+    trio.voters(3).await;
+}
+
+/// Servers come one after the other, some of them more than are expected, while packets and calls get lost; whatever each of them sees at which time, they become one cluster.
+async fn come_together(seed: u64) {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut trio = Trio::pool(seed);
+    let net = trio.net.clone().unwrap();
+    net.weather(Weather {
+        loss: 0.25,
+        repetition: 0.05,
+        delay_min: Duration::from_micros(200),
+        delay_max: Duration::from_millis(150),
+    });
+    trio.wires.set_quality(0.15, Duration::from_millis(150));
+    trio.network
+        .set_quality(0.1, 0.05, Duration::from_millis(60));
+    let count = chance.random_range(3..=5);
+    let mut order: Vec<NodeId> = (1..=count).collect();
+    for place in 0..order.len() {
+        let other = chance.random_range(place..order.len());
+        order.swap(place, other);
+    }
+    for id in order {
+        trio.run_as(id, EXPECT).await;
+        trio.join(id).await;
+        sleep(Duration::from_millis(chance.random_range(0..1_500))).await;
+        if chance.random_bool(0.2) {
+            let unlucky = chance.random_range(1..=count);
+            if trio.servers.contains_key(&unlucky) {
+                trio.kill(unlucky).await;
+                sleep(Duration::from_millis(chance.random_range(0..3_000))).await;
+                trio.run_as(unlucky, EXPECT).await;
+                trio.join(unlucky).await;
+            }
+        }
+    }
+    sleep(Duration::from_secs(20)).await;
+    net.heal();
+    net.weather(Weather::FAIR);
+    trio.wires.heal();
+    trio.network.heal();
+    for id in 1..=count {
+        trio.join(id).await;
+    }
+    trio.voters(count).await;
+    trio.write(1, set("k", "v")).await.unwrap();
+    for id in 1..=count {
+        let key = KvGet {
+            key: Text::from("k"),
+        };
+        let found = trio.ask(id, key, Consistency::Default).await.unwrap();
+        assert!(found.answer.is_some(), "seed {seed}");
+    }
+    for id in 1..=count {
+        trio.kill(id).await;
+    }
+}
+
+#[test]
+fn whatever_they_see_they_become_one_cluster() {
+    let seeds = std::env::var("SIM_SEEDS").ok();
+    let seeds = seeds.as_deref().and_then(|text| text.split_once(".."));
+    let (from, to) = seeds.map_or((1, 7), |(from, to)| {
+        (from.parse().unwrap(), to.parse().unwrap())
+    });
+    for seed in from..to {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            runtime.block_on(Box::pin(come_together(seed)));
+        }));
+        assert!(lived.is_ok(), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restore_strangers_leave_the_catalog() {
+    let trio = Trio::expecting(3).await;
+    let leader = trio.leader().await;
+    let stranger = |name: &str, checks: Vec<Check>| {
+        Command::Register(Box::new(Registration {
+            node: Node {
+                name: Text::from(name),
+                address: Text::from("10.9.9.9"),
+                ..Node::default()
+            },
+            service: None,
+            checks,
+        }))
+    };
+    let check = Check {
+        node: Text::from("Stranger"),
+        check_id: Text::from(SERF_HEALTH),
+        status: Text::from(PASSING),
+        ..Check::default()
+    };
+    trio.write(1, stranger("Stranger", vec![check]))
+        .await
+        .unwrap();
+    trio.write(1, stranger("external", Vec::new()))
+        .await
+        .unwrap();
+    let cluster = trio.cluster(leader);
+    let mut save = cluster.save(SaveOptions::default()).await.unwrap();
+    let mut archive = Vec::new();
+    while let Some(piece) = save.archive.next().await {
+        archive.extend_from_slice(&piece.unwrap());
+    }
+    let began = Instant::now();
+    trio.restore(1, archive).await.unwrap();
+    until_health(&trio, 1, &Text::from("Stranger"), None).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(75),
+        "{:?}",
+        began.elapsed()
+    );
+    let nodes = trio
+        .ask(1, CatalogNodes, Consistency::Default)
+        .await
+        .unwrap();
+    let names: Vec<Text> = nodes.answer.iter().map(|node| node.name.clone()).collect();
+    let expected = [Text::from("external"), name(1), name(2), name(3)];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn coordinates_reach_the_state_through_any_server() {
+    let trio = Trio::expecting(3).await;
+    let follower = trio.follower().await;
+    until_health(&trio, follower, &name(1), Some(PASSING)).await;
+    let update = Operation::UpdateCoordinate(Box::new(NodeCoordinate {
+        node: name(1),
+        coord: Coordinate {
+            vec: vec![0.5; 8],
+            error: 1.0,
+            adjustment: 0.0,
+            height: 1e-5,
+        },
+    }));
+    trio.operate(follower, update, false).await.unwrap();
+    sleep(Duration::from_secs(6)).await;
+    let found = trio.ask(1, CoordinateNodes, Consistency::Default).await;
+    assert_eq!(found.unwrap().answer.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_is_announced() {
+    let mut trio = Trio::expecting(3).await;
+    let (leader, follower) = (trio.leader().await, trio.follower().await);
+    let mut events = trio.pool[&follower].subscribe();
+    trio.kill(leader).await;
+    let next = trio.leader().await;
+    let told = async {
+        loop {
+            if let Some(Event::User(event)) = events.next().await
+                && event.name == "consul:new-leader"
+            {
+                return event.payload;
+            }
+        }
+    };
+    let payload = timeout(SOON, told).await.unwrap();
+    assert_eq!(payload, peer(next).name.as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_asked_for_in_the_pool() {
+    let trio = Trio::expecting(3).await;
+    let told = trio
+        .operate(1, Operation::Keyring(KeyringVerb::List), false)
+        .await;
+    let Ok(Operated::Keyring(pools)) = told else {
+        panic!("{told:?}");
+    };
+    let [pool] = &pools[..] else {
+        panic!("{pools:?}");
+    };
+    assert_eq!((pool.wan, pool.members), (false, 3));
+    assert_eq!(pool.error, "3/3 nodes reported failure");
+    let why = "Keyring is empty (encryption not enabled)";
+    assert!(pool.messages.values().all(|text| text == why), "{pool:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_moved_is_found_at_its_new_address() {
+    let mut trio = Trio::expecting(3).await;
+    let follower = trio.follower().await;
+    trio.kill(follower).await;
+    // The same disk and name behind another address, which the pool's network knows by its number.
+    let config = server::Config {
+        server_port: 8399,
+        ..server_config(follower)
+    };
+    trio.run_by(config, follower, Start::Join).await;
+    trio.join(follower).await;
+    let wanted = format!("{}:8399", pool_address(follower).ip());
+    let is_there = || {
+        trio.servers.values().all(|server| {
+            let status = server.consensus().status();
+            status.voters.iter().any(|peer| peer.address == wanted)
+        })
+    };
+    trio.wait_until("its address is known", is_there).await;
+}
