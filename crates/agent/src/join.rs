@@ -237,13 +237,13 @@ impl Sources<'_> {
             let name = provider.name();
             match provider.addresses().await {
                 Ok(ips) => {
-                    tracing::info!("agent: Discovered {} servers from {name}", ips.len());
+                    tracing::info!("Discovered {} servers from {name}", ips.len());
                     for ip in ips {
                         found.add(SocketAddr::new(ip, self.port));
                     }
                 }
                 Err(why) => {
-                    tracing::error!("agent: Unable to query {name} instances: {why}");
+                    tracing::error!("Unable to query {name} instances: {why}");
                     problems.push(format!("Unable to query {name} instances: {why}"));
                 }
             }
@@ -255,7 +255,7 @@ impl Sources<'_> {
         problems.extend(unresolved);
         if !found.in_order.is_empty() {
             for problem in problems {
-                tracing::warn!("agent: {problem}");
+                tracing::warn!("{problem}");
             }
             Ok(found.in_order)
         } else if problems.is_empty() {
@@ -297,26 +297,23 @@ where
     F: Future<Output = Result<usize, E>>,
     E: fmt::Display,
 {
-    tracing::info!("agent: Joining cluster...");
+    tracing::info!("Joining cluster...");
     let mut attempts = 0;
     loop {
         let why = match join_once(sources, &join).await {
             Ok(reached) => {
-                tracing::info!("agent: Join completed. Synced with {reached} initial agents");
+                tracing::info!("Join completed. Synced with {reached} initial agents");
                 return Ok(reached);
             }
             Err(why) => why,
         };
         attempts += 1;
         let Some(wait) = retry.wait(attempts) else {
-            tracing::error!("agent: max join retry exhausted, exiting");
+            tracing::error!("max join retry exhausted, exiting");
             return Err(Exhausted);
         };
         let shown = model::GoDuration::from(wait);
-        tracing::warn!(
-            "agent: Join failed: {}, retrying in {shown}",
-            one_line(&why)
-        );
+        tracing::warn!("Join failed: {}, retrying in {shown}", one_line(&why));
         tokio::time::sleep(wait).await;
     }
 }

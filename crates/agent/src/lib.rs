@@ -23,7 +23,6 @@
 //!     node: "n1".to_owned(),
 //!     datacenter: "dc1".to_owned(),
 //!     id: String::new(),
-//!     meta: Default::default(),
 //!     address: [10, 0, 0, 1].into(),
 //!     address_wan: [10, 0, 0, 1].into(),
 //!     role: Role::Server(Start::Bootstrap),
@@ -47,11 +46,14 @@
 //! assert_eq!(agent.member().tags["role"], "consul");
 //! ```
 
+pub mod coordinates;
 pub mod join;
+pub mod servers;
 
 pub mod discover;
 mod journal;
 mod neighbours;
+mod pool;
 mod settings;
 mod stats;
 mod wish;
@@ -65,6 +67,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use journal::{Journal, Lines, Severity};
 pub use neighbours::{JoinError, Neighbours};
+pub use pool::{Pool, join_through};
 pub use settings::{Ports, Settings};
 pub use stats::{Section, Sections, Stats};
 pub use wish::Wish;
@@ -106,8 +109,6 @@ pub struct Identity {
     pub datacenter: String,
     /// The id that it was given; empty if it was given none.
     pub id: String,
-    /// What it was told to say of itself besides.
-    pub meta: BTreeMap<String, String>,
     /// The address that other agents are told.
     pub address: IpAddr,
     /// The address that agents of other datacenters are told.

@@ -1,5 +1,6 @@
 //! The configuration in effect, as far as it is nobody's secret.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What this agent was told to be.
@@ -7,6 +8,8 @@ use std::time::Duration;
 /// There is no place in here for tokens, keys and passwords: it is shown to whoever asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Facts about this node that others can filter by. Default: none.
+    pub node_meta: BTreeMap<String, String>,
     /// The DNS zone, with its final dot. Default: `consul.`.
     pub domain: String,
     /// Whether this is a development agent that keeps everything in memory. Default: no.
@@ -82,6 +85,7 @@ impl Default for Ports {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            node_meta: BTreeMap::new(),
             domain: "consul.".to_owned(),
             dev: false,
             data_dir: String::new(),

@@ -5,7 +5,6 @@ fn agent(role: Role) -> Agent {
         node: "n1".to_owned(),
         datacenter: "dc1".to_owned(),
         id: String::new(),
-        meta: BTreeMap::new(),
         address: [10, 0, 0, 1].into(),
         address_wan: [10, 0, 0, 2].into(),
         role,

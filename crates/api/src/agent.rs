@@ -110,8 +110,9 @@ impl Encode for This<'_> {
                 .field("Coord", &self.0.neighbours().coordinate())
                 .field("Member", &self.0.member())
                 .field("Stats", &self.0.stats());
-            if !self.0.identity().meta.is_empty() {
-                o.field("Meta", &self.0.identity().meta);
+            let settings = self.0.settings();
+            if !settings.node_meta.is_empty() {
+                o.field("Meta", &settings.node_meta);
             }
         });
     }

@@ -3,7 +3,7 @@
 //! The original routes by prefix on the decoded path, checks methods per handler, and redirects paths that could be written shorter; clients see all of that.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use ::agent::Agent;
@@ -234,7 +234,7 @@ pub struct Api {
     pub(crate) chance: Chance,
     /// So that a request that names no datacenter costs no allocation for saying so.
     pub(crate) empty: Text,
-    headers: Arc<[(Cow<'static, str>, HeaderValue)]>,
+    headers: RwLock<Headers>,
     /// How long each line of the table takes, by method: in the order of [`ROUTES`], and of [`METHODS`].
     timers: Vec<[Histogram; METHODS.len()]>,
     /// Room for large bodies, in bytes.
@@ -246,20 +246,13 @@ const SMALL_BODY: usize = 16 * 1024;
 
 impl Api {
     pub(crate) fn new(cluster: Cluster, agent: Agent, config: Config) -> Self {
-        let headers = config.response_headers.iter();
-        let headers = headers.filter(|(name, _)| is_configurable(name));
-        let headers = headers.map(|(name, value)| {
-            (
-                Cow::Owned(title_case(name)),
-                HeaderValue::from(value.clone()),
-            )
-        });
+        let headers = response_headers(&config.response_headers);
         Self {
             cluster,
             agent,
             chance: Chance::new(config.seed),
             empty: Text::default(),
-            headers: headers.collect(),
+            headers: RwLock::new(headers),
             timers: ROUTES.iter().map(timers).collect(),
             room: Arc::new(Semaphore::new(config.bodies_bytes_max as usize)),
             config,
@@ -292,7 +285,7 @@ impl Service for Arc<Api> {
                     Some(text) => Response::text(StatusCode::UNAUTHORIZED, text),
                     None => Response::new(StatusCode::METHOD_NOT_ALLOWED),
                 };
-                return with_headers(status, &self.headers).into();
+                return with_headers(status, &self.headers()).into();
             }
             Found::ParentOf(subtree) => return moved(&request, subtree).into(),
             Found::Nothing if *path == *b"/" => {
@@ -322,7 +315,7 @@ impl Service for Arc<Api> {
         match (answer, route.policy) {
             (Answer::Now(response), _) => {
                 timer.stop();
-                with_headers(response, &self.headers).into()
+                with_headers(response, &self.headers()).into()
             }
             (Answer::Soon(response), Read) => Reaction::Park(self.finished(timer, response)),
             (Answer::Soon(response), Write) => {
@@ -359,12 +352,23 @@ impl Api {
         timer: Timer,
         response: BoxFuture<'static, Response>,
     ) -> BoxFuture<'static, Response> {
-        let headers = Arc::clone(&self.headers);
+        let headers = self.headers();
         Box::pin(async move {
             let response = response.await;
             timer.stop();
             with_headers(response, &headers)
         })
+    }
+
+    /// Sends these headers with every answer from now on.
+    pub fn set_response_headers(&self, headers: &[(String, String)]) {
+        let headers = response_headers(headers);
+        *self.headers.write().unwrap_or_else(PoisonError::into_inner) = headers;
+    }
+
+    fn headers(&self) -> Headers {
+        let headers = self.headers.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&headers)
     }
 
     fn timer(&self, place: usize, method: &Method) -> Histogram {
@@ -374,6 +378,20 @@ impl Api {
             None => Histogram::noop(),
         }
     }
+}
+
+/// The configured headers, ready to be sent.
+type Headers = Arc<[(Cow<'static, str>, HeaderValue)]>;
+
+fn response_headers(configured: &[(String, String)]) -> Headers {
+    let fit = configured.iter().filter(|(name, _)| is_configurable(name));
+    fit.map(|(name, value)| {
+        (
+            Cow::Owned(title_case(name)),
+            HeaderValue::from(value.clone()),
+        )
+    })
+    .collect()
 }
 
 /// Whether a header may be configured.

@@ -252,7 +252,7 @@ impl CounterFn for Instrument {
     }
 
     fn absolute(&self, value: u64) {
-        self.increment(value);
+        CounterFn::increment(self, value);
     }
 }
 

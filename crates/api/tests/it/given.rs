@@ -392,7 +392,6 @@ pub(crate) fn agent() -> Agent {
         node: "n1".to_owned(),
         datacenter: "dc1".to_owned(),
         id: String::new(),
-        meta: Default::default(),
         address,
         address_wan: address,
         role: Role::Server(Start::Bootstrap),

@@ -298,7 +298,7 @@ pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
             return FAILED;
         }
     };
-    match crate::run::agent(settings) {
+    match crate::run::agent(settings, &|| load(parsed)) {
         Ok(status) => status,
         Err(problem) => {
             console.say(format_args!("==> Error starting agent: {problem:#}"));

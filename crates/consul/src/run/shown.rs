@@ -1,47 +1,44 @@
 //! What a running agent tells of itself: identity, settings, figures, banner.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 
-use agent::{
-    Agent, Identity, JoinError, Member, Neighbours, Parts, Role, Section, Sections, Start, Wish,
-};
-use futures::future::BoxFuture;
+use agent::{Identity, Role, Section, Sections, Start, Stats};
+use gossip::Gossip;
+use rpc::Distant;
+use rpc::tls::Tls;
 use server::Server;
-use tokio::sync::mpsc;
 
+use super::node::{self, Node};
 use super::say;
 use crate::config::{ClientAddr, Settings};
-use crate::logging::Log;
 use crate::release;
 
 /// What this node says of itself.
-pub(super) fn describe(
-    settings: &Settings,
-    log: &Log,
-    wishes: mpsc::Sender<Wish>,
-    server: Arc<Server>,
-) -> Agent {
-    let start = if settings.bootstrap {
-        Start::Bootstrap
-    } else {
-        Start::Join
+pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
+    let start = match settings.bootstrap_expect {
+        _ if settings.bootstrap => Start::Bootstrap,
+        Some(expected) => Start::Expect(expected),
+        None => Start::Join,
     };
     let identity = Identity {
         node: settings.node_name.clone(),
         datacenter: settings.datacenter.clone(),
-        id: String::new(),
-        meta: std::collections::BTreeMap::new(),
-        address: settings.advertise_addr,
+        id: settings.node_id.clone().unwrap_or_default(),
+        address: settings.lan.advertise.ip(),
         address_wan: settings.advertise_addr_wan,
-        role: Role::Server(start),
+        role: if settings.server {
+            Role::Server(start)
+        } else {
+            Role::Client
+        },
         version: release::COMPATIBLE_VERSION.to_owned(),
         prerelease: String::new(),
         revision: String::new(),
         build: release::BUILD.to_owned(),
     };
     let mut shown = agent::Settings {
+        node_meta: settings.node_meta.clone(),
         domain: settings.domain.clone(),
         dev: settings.dev,
         data_dir: shown_path(settings.data_dir.as_deref()),
@@ -53,7 +50,7 @@ pub(super) fn describe(
             https: settings.ports.https.unwrap_or(0),
             serf_lan: settings.ports.serf_lan,
             serf_wan: settings.ports.serf_wan,
-            server: settings.ports.server,
+            server: settings.rpc_advertise.port(),
         },
         protocol: settings.protocol,
         log_level: format!("{:?}", settings.log_level).to_uppercase(),
@@ -73,37 +70,7 @@ pub(super) fn describe(
     if let Some(acl) = &settings.acl {
         shown.acl_datacenter.clone_from(&acl.datacenter);
     }
-    let bootstrap = settings.bootstrap;
-    let parts = Parts {
-        neighbours: Box::new(Alone(identity.member(&shown))),
-        journal: log.journal().clone(),
-        wishes,
-        stats: Box::new(move || sections(&server, bootstrap)),
-    };
-    Agent::new(identity, shown, parts)
-}
-
-/// A pool without others.
-struct Alone(Member);
-
-impl Neighbours for Alone {
-    fn members(&self) -> Vec<Member> {
-        vec![self.0.clone()]
-    }
-
-    fn coordinate(&self) -> Option<model::Coordinate> {
-        None
-    }
-
-    fn join(&self, addresses: Vec<String>) -> BoxFuture<'static, Result<usize, JoinError>> {
-        let failed = |address| format!("Failed to join {address}: this server runs alone");
-        let reasons = addresses.into_iter().map(failed).collect();
-        Box::pin(async { Err(JoinError(reasons)) })
-    }
-
-    fn force_leave(&self, _: String) -> BoxFuture<'static, ()> {
-        Box::pin(async {})
-    }
+    (identity, shown)
 }
 
 /// How `/v1` looks on this agent.
@@ -127,7 +94,7 @@ pub(super) fn face(settings: &Settings) -> api::Config {
 }
 
 /// The lines that say what is running, in the original's form.
-pub(super) fn banner(settings: &Settings) {
+pub(super) fn banner(settings: &Settings, node: &Node, tls: &Tls) {
     let port = |port: Option<u16>| port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
     let ports = &settings.ports;
     say("==> Consul agent running!");
@@ -138,16 +105,35 @@ pub(super) fn banner(settings: &Settings) {
         ("Datacenter", format!("'{}'", settings.datacenter)),
         (
             "Server",
-            format!("true (bootstrap: {})", settings.bootstrap),
+            format!("{} (bootstrap: {})", settings.server, settings.bootstrap),
         ),
         (
             "Client Addr",
-            format!("{} (HTTP: {})", client_addr(settings), port(ports.http)),
+            format!(
+                "{} (HTTP: {}, HTTPS: {}, DNS: {}, RPC: -1)",
+                client_addr(settings),
+                port(ports.http),
+                port(ports.https),
+                port(ports.dns),
+            ),
         ),
         (
             "Cluster Addr",
-            format!("{} (server: {})", settings.advertise_addr, ports.server),
+            format!(
+                "{} (LAN: {}, WAN: {})",
+                settings.advertise_addr, ports.serf_lan, ports.serf_wan
+            ),
         ),
+        (
+            "Gossip encrypt",
+            format!(
+                "{}, RPC-TLS: {}, TLS-Incoming: {}",
+                node.is_encrypted,
+                tls.outgoing().is_some(),
+                tls.config().verify_incoming
+            ),
+        ),
+        ("Atlas", "<disabled>".to_owned()),
     ];
     for (label, value) in lines {
         say(&format!("{label:>18}: {value}"));
@@ -172,15 +158,88 @@ pub(super) fn complain(settings: &Settings) {
 }
 
 /// The figures that `consul info` shows, under the original's names.
-fn sections(server: &Server, bootstrap: bool) -> Sections {
+pub(super) fn stats(node: &Node, settings: &Settings) -> impl Stats + use<> {
+    let gossip = node.gossip.clone();
+    let (bootstrap, is_server) = (settings.bootstrap, settings.server);
+    let role = match &node.role {
+        node::Role::Server(server) => node::Role::Server(server.clone()),
+        node::Role::Client(servers) => node::Role::Client(servers.clone()),
+    };
+    move || {
+        let mut sections = vec![
+            ("agent", of_agent(is_server)),
+            ("runtime", of_runtime()),
+            ("serf_lan", of_gossip(&gossip)),
+        ];
+        match &role {
+            node::Role::Server(server) => sections.extend(of_server(server, bootstrap)),
+            node::Role::Client(servers) => sections.push(("consul", of_client(servers))),
+        }
+        let named = sections
+            .into_iter()
+            .map(|(name, section)| (name.to_owned(), section));
+        Sections::from_iter(named)
+    }
+}
+
+fn section(pairs: &[(&str, String)]) -> Section {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect()
+}
+
+/// This version keeps no local services or checks but the server's own service.
+fn of_agent(is_server: bool) -> Section {
+    section(&[
+        ("check_monitors", "0".to_owned()),
+        ("check_ttls", "0".to_owned()),
+        ("checks", "0".to_owned()),
+        ("services", u8::from(is_server).to_string()),
+    ])
+}
+
+fn of_runtime() -> Section {
+    let cores = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .to_string();
+    section(&[
+        ("arch", std::env::consts::ARCH.to_owned()),
+        ("cpu_count", cores.clone()),
+        ("goroutines", "0".to_owned()),
+        ("max_procs", cores),
+        ("os", std::env::consts::OS.to_owned()),
+        ("version", format!("rust {}", release::COMPILER)),
+    ])
+}
+
+fn of_gossip(gossip: &Gossip) -> Section {
+    let stats = gossip.stats();
+    section(&[
+        ("encrypted", stats.encrypted.to_string()),
+        ("event_queue", stats.event_queue.to_string()),
+        ("event_time", stats.event_time.to_string()),
+        ("failed", stats.failed.to_string()),
+        ("health_score", stats.health_score.to_string()),
+        ("intent_queue", stats.intent_queue.to_string()),
+        ("left", stats.left.to_string()),
+        ("member_time", stats.member_time.to_string()),
+        ("members", stats.members.to_string()),
+        ("query_queue", stats.query_queue.to_string()),
+        ("query_time", stats.query_time.to_string()),
+    ])
+}
+
+fn of_client(servers: &Distant) -> Section {
+    section(&[
+        ("known_servers", servers.servers().all().len().to_string()),
+        ("server", "false".to_owned()),
+    ])
+}
+
+fn of_server(server: &Server, bootstrap: bool) -> [(&'static str, Section); 2] {
     let status = server.status();
     let log = &status.log;
-    let section = |pairs: &[(&str, String)]| -> Section {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect()
-    };
     let voters: Vec<String> = log
         .voters
         .iter()
@@ -199,10 +258,10 @@ fn sections(server: &Server, bootstrap: bool) -> Sections {
         ),
         ("server", "true".to_owned()),
     ]);
-    let last_contact = if status.is_leader {
-        "0".to_owned()
-    } else {
-        "never".to_owned()
+    let last_contact = match log.last_contact {
+        _ if status.is_leader => "0".to_owned(),
+        Some(ago) => model::GoDuration::from(ago).to_string(),
+        None => "never".to_owned(),
     };
     let raft = section(&[
         ("applied_index", log.applied_index.to_string()),
@@ -228,32 +287,7 @@ fn sections(server: &Server, bootstrap: bool) -> Sections {
         ("state", format!("{:?}", log.state)),
         ("term", log.term.to_string()),
     ]);
-    let cores = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .to_string();
-    let runtime = section(&[
-        ("arch", std::env::consts::ARCH.to_owned()),
-        ("cpu_count", cores.clone()),
-        ("goroutines", "0".to_owned()),
-        ("max_procs", cores),
-        ("os", std::env::consts::OS.to_owned()),
-        ("version", format!("rust {}", release::COMPILER)),
-    ]);
-    // This version keeps no local services or checks.
-    let agent = section(&[
-        ("check_monitors", "0".to_owned()),
-        ("check_ttls", "0".to_owned()),
-        ("checks", "0".to_owned()),
-        ("services", "1".to_owned()),
-    ]);
-    [
-        ("agent", agent),
-        ("consul", consul),
-        ("raft", raft),
-        ("runtime", runtime),
-    ]
-    .map(|(name, section)| (name.to_owned(), section))
-    .into()
+    [("consul", consul), ("raft", raft)]
 }
 
 fn shown_path(path: Option<&Path>) -> String {

@@ -1,8 +1,11 @@
 //! What the system may tell a running agent.
 
+use std::io::Write as _;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::say;
+use crate::metrics::InMemory;
 
 /// The signals that an agent heeds.
 pub(super) struct Signals {
@@ -10,6 +13,16 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
     dump: tokio::signal::unix::Signal,
+    figures: InMemory,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// To stop.
+    Stop(Stop),
+    /// To read the configuration again.
+    Reload,
 }
 
 /// A signal that asks the agent to stop.
@@ -20,37 +33,44 @@ pub(super) enum Stop {
 }
 
 impl Signals {
-    pub(super) fn listen() -> anyhow::Result<Self> {
+    /// Listens from now on; `figures` is what a signal shows.
+    pub(super) fn listen(figures: InMemory) -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
             dump: signal(SignalKind::user_defined1())?,
+            figures,
         })
     }
 
-    /// Returns when the agent is to stop.
-    pub(super) async fn stop(&mut self) -> Stop {
+    /// The next signal that asks for something.
+    pub(super) async fn next(&mut self) -> Told {
         loop {
             tokio::select! {
                 biased;
                 _ = self.interrupt.recv() => {
                     say("==> Caught signal: interrupt");
-                    return Stop::Interrupt;
+                    return Told::Stop(Stop::Interrupt);
                 }
                 _ = self.terminate.recv() => {
                     say("==> Caught signal: terminated");
-                    return Stop::Terminate;
+                    return Told::Stop(Stop::Terminate);
                 }
                 _ = self.hang_up.recv() => {
                     say("==> Caught signal: hangup");
-                    tracing::warn!("this version reads its configuration only when it starts; nothing was reloaded");
+                    return Told::Reload;
                 }
                 _ = self.dump.recv() => {
-                    say("==> Caught signal: user defined signal 1");
-                    tracing::warn!("this version has no metrics to dump");
+                    // A reader who has gone away doesn't matter.
+                    let _ = std::io::stderr().write_all(self.figures.dump().as_bytes());
                 }
             }
         }
+    }
+
+    /// Returns when the agent is to stop, whatever else comes before.
+    pub(super) async fn stop(&mut self) {
+        while self.next().await == Told::Reload {}
     }
 }

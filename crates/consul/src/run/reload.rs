@@ -1,0 +1,70 @@
+//! A configuration that is read again while the agent runs.
+
+use agent::Agent;
+use api::Api;
+use rpc::tls::Tls;
+
+use super::{say, shown};
+use crate::config::Settings;
+use crate::config::reload::{Live, differences};
+use crate::logging::Log;
+
+/// What a reload reads, and what it changes.
+pub(super) struct Reload<'a> {
+    /// The configuration in effect.
+    pub(super) current: Settings,
+    pub(super) reread: &'a dyn Fn() -> Result<Settings, String>,
+    pub(super) log: &'a Log,
+    pub(super) tls: &'a Tls,
+    pub(super) agent: &'a Agent,
+    pub(super) api: &'a Api,
+}
+
+impl Reload<'_> {
+    /// Reads the configuration again and applies what can be applied now; if something is wrong with it, nothing changes.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        say("==> Reloading configuration...");
+        let outcome = self.apply();
+        if let Err(why) = &outcome {
+            say(&format!("==> {why}"));
+            say("==> Failed to reload configs");
+        }
+        outcome
+    }
+
+    fn apply(&mut self) -> Result<(), String> {
+        let new = (self.reread)()?;
+        let changes = differences(&self.current, &new);
+        // Files may have new contents under the same names. Their names themselves need a restart.
+        self.tls.reload().map_err(|why| why.to_string())?;
+        for change in &changes.live {
+            match change {
+                Live::LogLevel => {
+                    self.log.set_level(new.log_level);
+                    self.current.log_level = new.log_level;
+                }
+                Live::TlsFiles => tracing::warn!(
+                    "other TLS files take effect at the next start of this agent; new contents under the same names do at once"
+                ),
+                Live::NodeMeta => self.current.node_meta.clone_from(&new.node_meta),
+                Live::LeaveOnTerminate => self.current.leave_on_terminate = new.leave_on_terminate,
+                Live::SkipLeaveOnInterrupt => {
+                    self.current.skip_leave_on_interrupt = new.skip_leave_on_interrupt;
+                }
+                Live::ResponseHeaders => {
+                    let headers = &mut self.current.http_api_response_headers;
+                    headers.clone_from(&new.http_api_response_headers);
+                    let headers: Vec<_> = headers.clone().into_iter().collect();
+                    self.api.set_response_headers(&headers);
+                }
+            }
+        }
+        let (_, settings) = shown::describe(&self.current);
+        self.agent.set_settings(settings);
+        for key in changes.restart {
+            tracing::warn!("the new value of {key} takes effect at the next start of this agent");
+        }
+        tracing::info!("the configuration was read again");
+        Ok(())
+    }
+}
