@@ -11,6 +11,7 @@ mod arguments;
 mod bench;
 mod cargo;
 mod check;
+mod cluster;
 mod rounds;
 mod steps;
 mod tidy;
@@ -62,6 +63,12 @@ const COMMANDS: &[Command] = &[
         run: rounds::crash,
     },
     Command {
+        name: "cluster",
+        operands: "[--rounds N] [--seed S]",
+        about: "clusters of the real program in N rounds (20) of trouble",
+        run: cluster::cluster,
+    },
+    Command {
         name: "fuzz",
         operands: "[TARGET…] [--seconds N]",
         about: "every fuzz target for N seconds (60); needs a nightly and cargo-fuzz",
@@ -75,8 +82,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        operands: "[LINE…] [--runs N] [--quick] [--no-build] [--list]",
-        about: "the speed table: target, measured, ceiling of the same run",
+        operands: "[LINE…] [--cluster] [--runs N] [--quick] [--no-build] [--list]",
+        about: "the speed table: target, measured, ceiling of the same run; --cluster for several servers only",
         run: bench::bench,
     },
 ];

@@ -220,7 +220,7 @@ fn tests_in(modules: &[&str], release: bool) -> Command {
 }
 
 /// A seed nobody chose.
-fn chance_seed() -> Result<u64> {
+pub(crate) fn chance_seed() -> Result<u64> {
     let mut bytes = [0; 4];
     let mut source = std::fs::File::open("/dev/urandom").context("opening the source of chance")?;
     std::io::Read::read_exact(&mut source, &mut bytes).context("reading a seed")?;

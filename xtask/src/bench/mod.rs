@@ -7,6 +7,7 @@
 
 mod ceiling;
 mod chance;
+mod cluster;
 mod connection;
 mod idle;
 mod kv;
@@ -36,6 +37,7 @@ struct Line {
     measure: fn(&Setting) -> Result<Vec<Measure>>,
 }
 
+/// One server alone; [`cluster::LINES`] are those of several.
 const LINES: &[Line] = &[
     Line {
         name: "put",
@@ -118,14 +120,17 @@ pub(crate) fn bench(mut arguments: Arguments) -> Result<()> {
         .max(1);
     let list = arguments.switch("--list");
     let as_built = arguments.switch("--no-build");
+    let only_cluster = arguments.switch("--cluster");
     let named = arguments.operands()?;
+    let alone = if only_cluster { &[] } else { LINES };
+    let lines: Vec<&Line> = alone.iter().chain(cluster::LINES).collect();
     if list {
-        for line in LINES {
-            println!("{:<8} {}", line.name, line.about);
+        for line in lines {
+            println!("{:<15} {}", line.name, line.about);
         }
         return Ok(());
     }
-    let names: Vec<&str> = LINES.iter().map(|line| line.name).collect();
+    let names: Vec<&str> = lines.iter().map(|line| line.name).collect();
     if let Some(name) = named.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(unknown_name(name, &names));
     }
@@ -148,8 +153,8 @@ pub(crate) fn bench(mut arguments: Arguments) -> Result<()> {
     raise_open_files()?;
     let mut rows = Vec::new();
     let mut broken = Vec::new();
-    for line in LINES
-        .iter()
+    for line in lines
+        .into_iter()
         .filter(|line| named.is_empty() || named.iter().any(|name| name == line.name))
     {
         println!("== {}: {}", line.name, line.about);

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::connection::{once, succeed};
@@ -22,51 +23,102 @@ pub(crate) struct Agent {
     folder: TempDir,
 }
 
+/// The ports of one agent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    http: u16,
+    server: u16,
+    serf: u16,
+    wan: u16,
+}
+
+impl Ports {
+    /// Those of so many agents, all free a moment ago.
+    pub(crate) fn free<const N: usize>() -> Result<[Self; N]> {
+        let mut ports = [const { [0; 4] }; N];
+        let found = free_ports(N * 4)?;
+        for (at, port) in found.into_iter().enumerate() {
+            ports[at / 4][at % 4] = port;
+        }
+        Ok(ports.map(|[http, server, serf, wan]| Self {
+            http,
+            server,
+            serf,
+            wan,
+        }))
+    }
+
+    /// Where gossip is heard.
+    pub(crate) fn serf(self) -> String {
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.serf)
+    }
+
+    /// How `/v1/status/leader` names this agent.
+    pub(crate) fn server(self) -> String {
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.server)
+    }
+}
+
 impl Agent {
     /// Starts a server with an empty data folder under `scratch`, and waits for its first accepted write.
     pub(crate) fn start(program: &Path, scratch: &Path) -> Result<Self> {
+        let [ports] = Ports::free()?;
+        let settings = json!({"server": true, "bootstrap": true});
+        let start = Instant::now();
+        let mut agent = Self::launch(program, scratch, "bench", ports, &settings)?;
+        agent.wait_until_ready(start)?;
+        agent.ready_after = start.elapsed();
+        Ok(agent)
+    }
+
+    /// Starts an agent with an empty data folder under `scratch` and these settings; it is not waited for.
+    pub(crate) fn launch(
+        program: &Path,
+        scratch: &Path,
+        name: &str,
+        ports: Ports,
+        settings: &Value,
+    ) -> Result<Self> {
         let folder =
             TempDir::with_prefix_in("agent-", scratch).context("creating a data folder")?;
-        let [http, rpc, serf, wan] = free_ports()?;
+        let Ports {
+            http,
+            server,
+            serf,
+            wan,
+        } = ports;
+        let mut all = json!({
+            "node_name": name,
+            "log_level": "warn",
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "data_dir": folder.path().join("data"),
+            "ports": {"http": http, "server": server, "serf_lan": serf, "serf_wan": wan, "dns": -1},
+        });
+        for (name, value) in settings.as_object().into_iter().flatten() {
+            all[name] = value.clone();
+        }
         let configuration = folder.path().join("agent.json");
-        let text = format!(
-            r#"{{"ports": {{"http": {http}, "server": {rpc}, "serf_lan": {serf}, "serf_wan": {wan}, "dns": -1}}}}"#
-        );
-        std::fs::write(&configuration, text).context("writing the configuration")?;
+        std::fs::write(&configuration, all.to_string()).context("writing the configuration")?;
         let log = File::create(folder.path().join("log")).context("creating the log")?;
-        let start = Instant::now();
         let child = Command::new(program)
-            .args([
-                "agent",
-                "-server",
-                "-bootstrap",
-                "-node=bench",
-                "-log-level=warn",
-            ])
-            .args(["-bind=127.0.0.1", "-client=127.0.0.1"])
-            .arg(format!(
-                "-data-dir={}",
-                folder.path().join("data").display()
-            ))
+            .arg("agent")
             .arg(format!("-config-file={}", configuration.display()))
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)
             .stdout(log)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, http));
-        let mut agent = Self {
+        Ok(Self {
             child,
-            address,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, http)),
             ready_after: Duration::ZERO,
             folder,
-        };
-        agent.wait_until_ready(start)?;
-        agent.ready_after = start.elapsed();
-        Ok(agent)
+        })
     }
 
-    fn wait_until_ready(&mut self, start: Instant) -> Result<()> {
+    /// Waits for its first accepted write.
+    pub(crate) fn wait_until_ready(&mut self, start: Instant) -> Result<()> {
         loop {
             if let Ok(response) = once(self.address, "PUT", "/v1/kv/ready", b"")
                 && response.status == 200
@@ -81,6 +133,13 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself; then there is nothing to kill or to wait for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn log(&self) -> String {
@@ -151,9 +210,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill or to wait for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -178,14 +235,14 @@ pub(crate) fn cpu_of(path: &str) -> Result<Duration> {
 }
 
 /// Ports that were free a moment ago.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+fn free_ports(count: usize) -> Result<Vec<u16>> {
     // All are held until the last is found, so that no two are the same.
-    let mut held = Vec::with_capacity(N);
-    let mut ports = [0; N];
-    for port in &mut ports {
+    let mut held = Vec::with_capacity(count);
+    let mut ports = Vec::with_capacity(count);
+    while ports.len() < count {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-        *port = listener.local_addr()?.port();
+        ports.push(listener.local_addr()?.port());
         held.push(listener);
     }
     Ok(ports)
@@ -203,7 +260,7 @@ mod tests {
 
     #[test]
     fn free_ports_differ() {
-        let [a, b] = free_ports().unwrap();
-        assert_ne!(a, b);
+        let ports = free_ports(2).unwrap();
+        assert_ne!(ports[0], ports[1]);
     }
 }
