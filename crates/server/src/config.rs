@@ -29,13 +29,13 @@ pub struct Config {
     pub scratch_dir: PathBuf,
     /// How many threads compress a snapshot at the same time; 1 to 64, default as many as there are cores, at most 2.
     pub compress_threads: usize,
-    /// Where an uploaded snapshot is checked.
+    /// Where an uploaded snapshot is checked, and where one is written.
     pub checking: Checking,
     /// Seeds the drawing of ids: in production drawn at random, in the simulator chosen.
     pub seed: u64,
 }
 
-/// Where an uploaded snapshot is checked.
+/// Where work on whole snapshots is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Checking {
     /// On a thread of its own, as the bytes come in.

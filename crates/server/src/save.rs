@@ -9,6 +9,7 @@ use store::View;
 use wire::archive;
 
 use crate::access::authorise;
+use crate::config::Checking;
 use crate::core::Core;
 use crate::read;
 use crate::route::{self, Turn};
@@ -51,18 +52,34 @@ fn save_here(core: &Core, options: &SaveOptions) -> Result<Save, Error> {
     let job = Job {
         mtime: core.clock.now_ms() / 1000,
         meta: describe(core, &view),
-        threads: core.config.compress_threads,
         view,
     };
     let meta = read::meta(core, job.meta.index);
     let (sender, archive) = byte_stream();
+    if core.config.checking == Checking::InPlace {
+        let mut bytes = Vec::new();
+        let compression = archive::Compression {
+            workers: 0,
+            ..archive::Compression::default()
+        };
+        job.write(&mut bytes, compression)
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        tokio::spawn(send_all(bytes, sender));
+        return Ok(Save { meta, archive });
+    }
+    let compression = archive::Compression {
+        workers: core.config.compress_threads,
+        before_work: yield_to_requests,
+        ..archive::Compression::default()
+    };
     // A thread of the runtime's pool; it ends with the archive, or when nobody listens any more.
     tokio::task::spawn_blocking(move || {
         let mut out = Pieces {
             sender,
             piece: Vec::with_capacity(PIECE),
         };
-        if let Err(error) = job.write(&mut out) {
+        let written = job.write(&mut out, compression).and_then(|()| out.flush());
+        if let Err(error) = written {
             tracing::warn!("a snapshot was not finished: {error}");
             out.sender
                 .blocking_send(Err(StreamError(error.to_string())));
@@ -76,23 +93,25 @@ struct Job {
     view: View,
     meta: archive::Meta,
     mtime: u64,
-    threads: usize,
 }
 
 impl Job {
-    fn write(mut self, out: &mut Pieces) -> io::Result<()> {
+    fn write(mut self, out: impl Write, compression: archive::Compression) -> io::Result<()> {
         // The container needs sizes before contents, so the first pass only counts.
         self.meta.size =
             i64::try_from(store::archive::size(&self.view)).map_err(io::Error::other)?;
-        let compression = archive::Compression {
-            workers: self.threads,
-            before_work: yield_to_requests,
-            ..archive::Compression::default()
-        };
-        let mut writer = archive::Writer::new(&mut *out, &self.meta, self.mtime, compression)?;
+        let mut writer = archive::Writer::new(out, &self.meta, self.mtime, compression)?;
         store::archive::write(&self.view, &mut writer)?;
-        writer.finish()?;
-        out.flush()
+        writer.finish().map(drop)
+    }
+}
+
+/// Sends what was written in place, in pieces.
+async fn send_all(bytes: Vec<u8>, sender: ByteSender) {
+    for piece in bytes.chunks(PIECE) {
+        if !sender.send(Ok(Bytes::copy_from_slice(piece))).await {
+            return;
+        }
     }
 }
 

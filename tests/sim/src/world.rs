@@ -115,8 +115,9 @@ impl World {
             let mut line = String::new();
             let _ = write!(
                 line,
-                "{:>12.6} {kind}: {what}",
-                self.begun.elapsed().as_secs_f64()
+                "{:>12.6} {:08x} {kind}: {what}",
+                self.begun.elapsed().as_secs_f64(),
+                self.trace.hash().0 >> 32
             );
             eprintln!("{line}");
         } else {
