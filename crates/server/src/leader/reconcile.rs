@@ -147,15 +147,13 @@ fn plan(subject: &Subject, view: &View) -> Option<Command> {
             (CRITICAL, "Agent not live or unreachable", None)
         }
         State::Alive => {
-            let offers = |port: u16| {
-                row.as_ref().is_some_and(|row| {
-                    let mut services = row.services.iter();
-                    services.any(|service| service.id == SERVICE && service.port == i64::from(port))
-                })
-            };
+            // The original looks for the service by its id alone; that its port is true is its own agent's business.
+            let offers = row
+                .as_ref()
+                .is_some_and(|row| row.services.iter().any(|service| service.id == SERVICE));
             if is_there
                 && health.is_some_and(|check| check.is_passing())
-                && subject.server_port.is_none_or(offers)
+                && (offers || subject.server_port.is_none())
             {
                 return None;
             }
