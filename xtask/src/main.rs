@@ -12,7 +12,9 @@ mod bench;
 mod cargo;
 mod check;
 mod cluster;
+mod planted;
 mod rounds;
+mod sim;
 mod steps;
 mod tidy;
 
@@ -52,9 +54,21 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "sim",
+        operands: "[SEED…] [--seeds N] [--minutes M] [--from SEED] [--seconds S] [--no-ledger]",
+        about: "whole clusters: named seeds with their traces, or the next N (200) behind the ledger's last, or for M minutes",
+        run: sim::sim,
+    },
+    Command {
+        name: "planted",
+        operands: "[NAME…] [--seeds N]",
+        about: "bugs put in on purpose, each of which the simulation must catch",
+        run: planted::planted,
+    },
+    Command {
+        name: "lives",
         operands: "[SEED…] [--seeds N] [--release]",
-        about: "the simulations, under the named seeds or under N of them (1000)",
-        run: rounds::sim,
+        about: "the simulations of single crates, under the named seeds or under N of them (1000)",
+        run: rounds::lives,
     },
     Command {
         name: "crash",

@@ -1,4 +1,4 @@
-//! Commands that repeat a test many times: simulation seeds, kill rounds, fuzzing, compatibility.
+//! Commands that repeat a test many times: seeds of single crates, kill rounds, fuzzing, compatibility.
 //!
 //! The tests themselves live beside what they test; this file only knows in which modules, and how they are told how
 //! often to run:
@@ -24,8 +24,8 @@ const SIMULATION: &[&str] = &["simulation"];
 /// What the original answered, as transcripts and as snapshot files, against ours.
 const COMPATIBILITY: &[&str] = &["archive", "scripts", "snapshots"];
 
-/// The simulations under chosen seeds.
-pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
+/// The simulations of single crates under chosen seeds.
+pub(crate) fn lives(mut arguments: Arguments) -> Result<()> {
     let seeds = arguments.number("--seeds")?;
     let release = arguments.switch("--release");
     let named = arguments.operands()?;

@@ -63,6 +63,8 @@ pub(crate) struct Place {
     pub(crate) front: Option<Front>,
     /// It was started from a disk that had lost something, and may not yet hold again what it was trusted with.
     pub(crate) is_hurt: bool,
+    /// Its power will fail in the middle of something, and that may tear what it had not synced.
+    pub(crate) is_doomed: bool,
     /// The newest checkpoint that is on its disk; 0 after the disk was lost or damaged.
     synced: u64,
 }
@@ -123,6 +125,7 @@ impl Cluster {
                     life: 0,
                     front: None,
                     is_hurt: false,
+                    is_doomed: false,
                     synced: 0,
                 }
             })
@@ -208,6 +211,7 @@ impl Cluster {
         }
         self.places[place].storage.set_fault(DiskFault::None);
         // An end that was planned and has not come yet is called off.
+        self.places[place].is_doomed = false;
         self.places[place]
             .storage
             .die_after(u64::MAX, consensus::sim::Death::Killed);
@@ -378,7 +382,7 @@ impl Cluster {
                 && status.voters.iter().any(|peer| peer.id == at.id)
                 && !status.tail_lost
                 && status.applied_index >= leading.commit_index;
-            if at.is_hurt && is_whole {
+            if at.is_hurt && is_whole && !at.is_doomed {
                 self.world
                     .tell("whole", || format!("server {} holds all again", at.number));
                 at.is_hurt = false;

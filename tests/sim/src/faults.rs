@@ -173,6 +173,7 @@ impl Trouble {
             Fault::PowerLossInside if is_up => {
                 let may_tear = cluster.may_hurt(place);
                 cluster.places[place].is_hurt |= may_tear;
+                cluster.places[place].is_doomed = may_tear;
                 let changes = cluster.chance.random_range(0..40);
                 let death = if cluster.chance.random_bool(0.7) {
                     Death::PowerLost { may_tear }

@@ -1,0 +1,250 @@
+//! Whole clusters from seeds: builds the simulation, runs seeds of it on all cores, and keeps the ledger.
+//!
+//! The ledger, [`LEDGER`], says which seeds were run at which commit. A run without a named seed goes on behind the last
+//! seed in it, so that time spent is never spent twice on the same.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::arguments::{Arguments, parse_number};
+use crate::cargo::{cargo, output, root, run};
+use crate::steps::Steps;
+
+/// What was run so far, one line a run: commit, first seed, seed behind the last, result, simulated and real seconds.
+pub(crate) const LEDGER: &str = "tests/sim/ledger.txt";
+
+/// Seeds that are run when nothing is said: as many as fit into three minutes on two cores.
+const SEEDS: u64 = 200;
+
+/// Simulated seconds of each seed's life.
+const SECONDS: u64 = 120;
+
+/// Every how manieth seed is run twice, to see that it repeats.
+const TWICE: u64 = 50;
+
+/// Seeds of one line of the ledger, if there is no end but time.
+const BATCH: u64 = 200;
+
+/// The simulation under a named seed, with its trace, or under the next ones.
+pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
+    let seeds = arguments.number("--seeds")?;
+    let minutes = arguments.number("--minutes")?;
+    let seconds = arguments.number("--seconds")?.unwrap_or(SECONDS);
+    let from = arguments.number("--from")?;
+    let is_noted = !arguments.switch("--no-ledger");
+    let named = arguments.operands()?;
+    let program = build(&root())?;
+    if !named.is_empty() {
+        let mut steps = Steps::default();
+        for word in &named {
+            let seed = parse_number(word)?;
+            steps.run(&format!("seed {seed}"), || replay(&program, seed, seconds));
+        }
+        return steps.finish();
+    }
+    let commit = commit()?;
+    let ledger = root().join(LEDGER);
+    let mut next = match from {
+        Some(from) => from,
+        None => next_seed(&std::fs::read_to_string(&ledger).unwrap_or_default()),
+    };
+    let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
+    let last = next + seeds.unwrap_or(if end.is_some() { u64::MAX / 2 } else { SEEDS });
+    let mut failed = 0;
+    while next < last && end.is_none_or(|end| Instant::now() < end) {
+        let to = if end.is_some() {
+            last.min(next + BATCH)
+        } else {
+            last
+        };
+        let batch = batch(&program, next, to, seconds, &commit)?;
+        failed += batch.failures;
+        if is_noted {
+            note(&ledger, &commit, next, to, &batch)?;
+        }
+        next = to;
+    }
+    if failed > 0 {
+        bail!("{failed} seeds break a promise");
+    }
+    Ok(())
+}
+
+/// Builds the simulation of a tree and says where it is.
+pub(crate) fn build(tree: &Path) -> Result<PathBuf> {
+    let mut command = cargo(&["build", "--profile", "sim", "-p", "simulation", "--quiet"]);
+    command.current_dir(tree);
+    run(&mut command)?;
+    let folder = std::env::var_os("CARGO_TARGET_DIR")
+        .filter(|_| tree == root())
+        .map_or_else(|| tree.join("target"), PathBuf::from);
+    Ok(folder.join("sim/simulation"))
+}
+
+/// One seed with all that happened, twice, to see that it repeats.
+fn replay(program: &Path, seed: u64, seconds: u64) -> Result<()> {
+    let mut command = Command::new(program);
+    command
+        .args([seed.to_string(), (seed + 1).to_string()])
+        .args(["--seconds", &seconds.to_string()])
+        .args(["--trace", "--twice", "1"]);
+    run(&mut command)
+}
+
+/// What became of a batch of seeds.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Batch {
+    pub(crate) failures: u64,
+    pub(crate) simulated: f64,
+    pub(crate) wall: f64,
+    /// The first seed that failed, and the promise that it broke.
+    pub(crate) first: Option<(u64, String)>,
+}
+
+fn batch(program: &Path, from: u64, to: u64, seconds: u64, commit: &str) -> Result<Batch> {
+    let text = run_seeds(program, from, to, seconds, &["--twice", &TWICE.to_string()])?;
+    let batch = read(&text)?;
+    for line in text.lines().filter(|line| line.starts_with("FAILED")) {
+        println!("commit {commit} {line}");
+        println!("  again, with all that happened: cargo xtask sim SEED");
+    }
+    println!(
+        "seeds {from}..{to} at {commit}: {} failed, {:.0} simulated seconds in {:.1} s, {:.0} a second",
+        batch.failures,
+        batch.simulated,
+        batch.wall,
+        batch.simulated / batch.wall.max(0.001)
+    );
+    Ok(batch)
+}
+
+/// Runs seeds and returns what the simulation says of them.
+pub(crate) fn run_seeds(
+    program: &Path,
+    from: u64,
+    to: u64,
+    seconds: u64,
+    flags: &[&str],
+) -> Result<String> {
+    let out = Command::new(program)
+        .args([from.to_string(), to.to_string()])
+        .args(["--seconds", &seconds.to_string()])
+        .args(flags)
+        .stderr(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {}", program.display()))?;
+    String::from_utf8(out.stdout).context("reading the simulation's answer")
+}
+
+/// Reads what the simulation says at its end.
+pub(crate) fn read(text: &str) -> Result<Batch> {
+    let done = text
+        .lines()
+        .find_map(|line| line.strip_prefix("done "))
+        .context("the simulation ended early")?;
+    let mut batch = Batch::default();
+    for pair in done.split(' ') {
+        let Some((name, value)) = pair.split_once('=') else {
+            continue;
+        };
+        match name {
+            "failures" => batch.failures = value.parse()?,
+            "simulated" => batch.simulated = value.parse()?,
+            "wall" => batch.wall = value.parse()?,
+            _ => {}
+        }
+    }
+    batch.first = text
+        .lines()
+        .filter_map(failure)
+        .min_by_key(|(seed, _)| *seed);
+    Ok(batch)
+}
+
+/// `FAILED seed=7 property="what" …`
+fn failure(line: &str) -> Option<(u64, String)> {
+    let rest = line.strip_prefix("FAILED seed=")?;
+    let (seed, rest) = rest.split_once(' ')?;
+    let property = rest.strip_prefix("property=\"")?.split('"').next()?;
+    Some((seed.parse().ok()?, property.to_owned()))
+}
+
+/// The commit, and whether the tree is exactly that.
+fn commit() -> Result<String> {
+    let git = |words: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(words).current_dir(root());
+        output(&mut command)
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        "crates",
+        "tests/sim/src",
+        "stand-ins",
+        "Cargo.lock",
+    ])?;
+    let mark = if changed.trim().is_empty() { "" } else { "+" };
+    Ok(format!("{}{mark}", commit.trim()))
+}
+
+const HEADING: &str = "# commit (+ if the tree was changed) | first seed | behind the last | failed | simulated s | real s\n";
+
+fn note(ledger: &Path, commit: &str, from: u64, to: u64, batch: &Batch) -> Result<()> {
+    let is_new = !ledger.exists();
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(ledger)
+        .with_context(|| format!("opening {}", ledger.display()))?;
+    let heading = if is_new { HEADING } else { "" };
+    let failed = match &batch.first {
+        None => batch.failures.to_string(),
+        Some((seed, property)) => format!("{} (seed {seed}: {property})", batch.failures),
+    };
+    writeln!(
+        file,
+        "{heading}{commit} | {from} | {to} | {failed} | {:.0} | {:.0}",
+        batch.simulated, batch.wall
+    )
+    .with_context(|| format!("writing {}", ledger.display()))
+}
+
+/// The seed behind all that were run.
+fn next_seed(ledger: &str) -> u64 {
+    let ends = ledger
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(" | ").nth(2)?.trim().parse().ok());
+    ends.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_where_the_ledger_ends() {
+        assert_eq!(next_seed(""), 0);
+        let ledger = format!(
+            "{HEADING}abc | 0 | 200 | 0 | 26000 | 60\nabd+ | 200 | 250 | 1 (seed 204: x) | 9 | 9\n"
+        );
+        assert_eq!(next_seed(&ledger), 250);
+    }
+
+    #[test]
+    fn what_the_simulation_says_is_read() {
+        let text = "FAILED seed=9 property=\"a b\" hash=1 what\n  more\nFAILED seed=4 property=\"c\" x\ndone seeds=3 failures=2 simulated=398 wall=2.4\n";
+        let batch = read(text).unwrap();
+        assert_eq!((batch.failures, batch.simulated), (2, 398.0));
+        assert_eq!(batch.first, Some((4, "c".to_owned())));
+        assert!(read("").is_err());
+    }
+}
