@@ -179,3 +179,6 @@ pub fn decode_stream(content: &[u8]) -> Result<(), Malformed> {
     let answer = Answer::decode(content);
     request.map(|_| ()).or(answer.map(|_| ()))
 }
+
+#[cfg(test)]
+mod tests;

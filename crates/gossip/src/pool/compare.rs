@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use tokio::time::Instant;
 
-use super::{Due, Entry, Farewell, LTIME_MAX, Output, Pool, Purpose, Swim};
+use super::{Due, Entry, Farewell, LTIME_MAX, MEMBERS_MAX, Output, Pool, Purpose, Swim};
 use crate::event::Event;
 use crate::exchange::{
     Answer, Clocks, Compare, Compared, Given, KeyAnswer, Known, Request, Standing, Summary, Version,
@@ -496,7 +496,7 @@ impl Pool {
             self.reconnect_timeout
         };
         let age = Duration::from_secs(u64::from(known.age));
-        if age >= kept {
+        if age >= kept || self.entries.len() >= MEMBERS_MAX {
             return;
         }
         let id = known.alive.identity.id;

@@ -59,6 +59,9 @@ const LEAVE_TIMEOUT: Duration = crate::handle::BROADCAST_TIMEOUT;
 /// How many recent user events are remembered, to tell them once only and to hand them on.
 const EVENTS_REMEMBERED: usize = 512;
 
+/// The most members that are known. More are not let in: somebody is making them up.
+const MEMBERS_MAX: usize = 65_536;
+
 /// A clock that somebody tells is believed up to here, so that nobody can wind ours to its end.
 const LTIME_MAX: u64 = 1 << 62;
 

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::queue::Subject;
 use super::suspicion::{Suspicion, logarithm};
 use super::{
-    CLAIM_INTERVAL, Due, EVENTS_REMEMBERED, Entry, Farewell, LTIME_MAX, Output, Pool, Swim,
+    CLAIM_INTERVAL, Due, EVENTS_REMEMBERED, Entry, Farewell, LTIME_MAX, MEMBERS_MAX, Output, Pool,
+    Swim,
 };
 use crate::event::{Event, UserEvent};
 use crate::exchange::EventKey;
@@ -87,6 +88,9 @@ impl Pool {
     /// Somebody unknown is there.
     fn meet(&mut self, now: Instant, alive: &Alive, record_generation: u32) {
         let id = alive.identity.id;
+        if self.entries.len() >= MEMBERS_MAX {
+            return;
+        }
         let place = self.enlist(id, false);
         let status = if alive.record.leaving {
             Status::Leaving

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use super::suspicion::pace;
-use super::{Due, Output, Pool, Purpose, Swim};
+use super::{Due, Output, Pool, Purpose};
 use crate::config::Timing;
 use crate::coordinate::Coordinate;
 use crate::exchange::Request;

@@ -38,12 +38,13 @@ impl<T> Timers<T> {
     /// Takes note that the process runs. Returns for how long it has just been held up, if it was.
     pub(super) fn notice(&mut self, now: Instant) -> Option<Duration> {
         let expected = self.next().map_or(now, |next| next.max(self.seen));
-        self.seen = now;
+        let seen = std::mem::replace(&mut self.seen, now);
         let late = now.saturating_duration_since(expected);
         if late <= self.tolerance {
             return None;
         }
-        self.held += late;
+        // A part of that was ordinary sleep. Had it counted, somebody who wakes for moments only would still accuse.
+        self.held += now.saturating_duration_since(seen);
         Some(late)
     }
 
