@@ -225,7 +225,9 @@ impl Core {
         self.leader_changed.notify_waiters();
     }
 
-    /// Returns when this one does not lead any more, as far as this server knows.
+    /// Returns when this one does not lead any more, as far as this server knows, or is not heard of any more.
+    ///
+    /// Silence counts when there is nobody who could elect another.
     pub(crate) async fn deposed(&self, leader: &Leader) {
         loop {
             let mut news = pin!(self.leader_changed.notified());
@@ -236,7 +238,15 @@ impl Core {
             {
                 return;
             }
-            news.await;
+            tokio::select! {
+                biased;
+                () = news => {}
+                () = tokio::time::sleep(self.config.hold_max) => {
+                    if !self.knows_leader() {
+                        return;
+                    }
+                }
+            }
         }
     }
 

@@ -45,7 +45,10 @@ pub(crate) async fn restore(
                     tracing::warn!("a restore was cut off from the leader: {why}");
                     Refusal::Failed(in_doubt())
                 }
-                CallError::NotSent(_) | CallError::Refused(_) => route::transfer_error(error),
+                CallError::NotSent(why) => Refusal::Failed(
+                    Error::Unavailable(format!("{why}; nothing was changed")).from_afar(),
+                ),
+                CallError::Refused(_) => route::transfer_error(error),
             })
         }
     }

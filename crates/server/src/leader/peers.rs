@@ -22,8 +22,9 @@ use crate::directory::{self, Known};
 pub(super) async fn run(core: &Core, gossip: &Gossip) {
     let mut events = gossip.subscribe();
     let mut reaped = BTreeSet::new();
+    let mut complaints = BTreeSet::new();
     loop {
-        let pause = if tend(core, gossip, &mut reaped).await {
+        let pause = if tend(core, gossip, &mut reaped, &mut complaints).await {
             INTERVAL
         } else {
             RETRY
@@ -74,8 +75,15 @@ fn concerns_servers(core: &Core, event: Event, reaped: &mut BTreeSet<NodeId>) ->
     true
 }
 
-/// One look at everything; whether all is as it should be.
-async fn tend(core: &Core, gossip: &Gossip, reaped: &mut BTreeSet<NodeId>) -> bool {
+/// One look at everything; whether all is as it should be, or at least will not become so by itself.
+///
+/// What was complained about the last time is not said again.
+async fn tend(
+    core: &Core,
+    gossip: &Gossip,
+    reaped: &mut BTreeSet<NodeId>,
+    complaints: &mut BTreeSet<String>,
+) -> bool {
     let me = Peer {
         id: core.consensus.id(),
         address: core.config.raft_address(),
@@ -90,10 +98,15 @@ async fn tend(core: &Core, gossip: &Gossip, reaped: &mut BTreeSet<NodeId>) -> bo
     };
     let steps = plan(&members, &servers, reaped);
     let mut is_well = true;
+    let before = std::mem::take(complaints);
     for step in steps {
         if let Err(why) = take(core, &members, &step).await {
-            tracing::warn!("{step}: {why}");
-            is_well = false;
+            let complaint = format!("{step}: {why}");
+            if !before.contains(&complaint) {
+                tracing::warn!("{complaint}");
+            }
+            complaints.insert(complaint);
+            is_well &= matches!(step, Step::Refuse(..));
         }
     }
     let status = core.consensus.status();

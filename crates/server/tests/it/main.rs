@@ -6,6 +6,7 @@ mod calls;
 mod forwarding;
 mod members;
 mod pipelines;
+mod restores;
 mod setup;
 mod simulation;
 mod snapshots;

@@ -16,7 +16,7 @@ use server::Start;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::setup::set;
-use crate::trio::{SOON, Trio, peer, pool_address, server_config};
+use crate::trio::{SOON, Trio, log_config, peer, pool_address, server_config};
 
 const EXPECT: Start = Start::Expect(3);
 
@@ -91,7 +91,7 @@ async fn a_new_server_is_taken_in_and_votes() {
             // It made a cluster of its own and is left alone.
             trio.run_as(id, start).await;
             trio.join(id).await;
-            sleep(Duration::from_secs(130)).await;
+            sleep(Duration::from_secs(15)).await;
             let status = trio.servers[&id].consensus().status();
             assert_eq!(status.voters, [peer(id)]);
             let status = trio.servers[&1].consensus().status();
@@ -205,7 +205,7 @@ async fn two_that_elect_themselves_stay_two() {
         trio.run_as(id, Start::Bootstrap).await;
     }
     trio.join(2).await;
-    sleep(Duration::from_secs(200)).await;
+    sleep(Duration::from_secs(65)).await;
     for id in [1, 2] {
         assert_eq!(trio.servers[&id].consensus().status().voters, [peer(id)]);
     }
@@ -433,4 +433,56 @@ async fn one_that_moved_is_found_at_its_new_address() {
         })
     };
     trio.wait_until("its address is known", is_there).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_names_who_is_left_when_a_majority_is_lost() {
+    let mut trio = Trio::expecting(3).await;
+    trio.write(1, set("k", "v")).await.unwrap();
+    for id in 1..=3 {
+        trio.kill(id).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("peers.json");
+    std::fs::write(&path, r#"["10.0.0.1:8300"]"#).unwrap();
+    let disk = std::sync::Arc::new(trio.disks[&1].attach());
+    let named = server::recover(&path, &log_config(1), disk).await.unwrap();
+    assert_eq!(named, Some(vec!["10.0.0.1:8300".to_owned()]));
+    assert!(!path.exists(), "it is done once");
+    trio.run(1).await;
+    trio.voters(1).await;
+    let key = KvGet {
+        key: Text::from("k"),
+    };
+    let found = trio.ask(1, key, Consistency::Default).await.unwrap();
+    assert!(found.answer.is_some());
+    // Others come back with empty disks.
+    trio.wipe(2);
+    trio.run(2).await;
+    trio.join(2).await;
+    trio.voters(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_leader_without_a_successor_does_not_hold_requests_for_ever() {
+    let mut trio = Trio::expecting(3).await;
+    let (leader, follower) = (trio.leader().await, trio.follower().await);
+    let other = (1..=3).find(|id| *id != leader && *id != follower).unwrap();
+    trio.kill(other).await;
+    // Calls reach it and are never answered.
+    trio.network.cut(leader, follower);
+    trio.network.cut(follower, leader);
+    let began = Instant::now();
+    let key = KvGet {
+        key: Text::from("k"),
+    };
+    let found = trio.ask(follower, key, Consistency::Consistent).await;
+    assert!(found.is_err());
+    let written = trio.write(follower, set("k", "v")).await;
+    assert!(written.is_err(), "{written:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
 }
