@@ -74,13 +74,23 @@ impl Distant {
             let Some(first) = drawn.first().cloned() else {
                 return;
             };
-            let ping = self.calls.call(&first, Hop::First, Request::Ping);
-            if let Ok(Ok(Response::Ping)) = timeout(PING_TIMEOUT, ping).await {
+            if self.ping(&first).await.is_ok() {
                 self.servers().prefer(&drawn);
                 return;
             }
             drawn.rotate_left(1);
         }
+    }
+
+    async fn ping(&self, server: &ServerAddress) -> Result<(), CallError> {
+        let ping = self.calls.call(server, Hop::First, Request::Ping);
+        let late = || {
+            Err(CallError::Broken(
+                "it does not say that it is there".to_owned(),
+            ))
+        };
+        let answered = timeout(PING_TIMEOUT, ping).await;
+        answered.unwrap_or_else(|_| late()).map(drop)
     }
 
     fn head(&self) -> Result<ServerAddress, Error> {
@@ -104,10 +114,9 @@ impl Distant {
                 Err(error) => error,
             };
             let again = match &error {
-                CallError::NotSent(_) => true,
+                // The second can't come, since nobody has passed it on; nothing was done in either case.
+                CallError::NotSent(_) | CallError::Refused(Refusal::NotLeader) => true,
                 CallError::Broken(_) => is_repeatable,
-                // Nobody passed it on, so nobody should say so; nothing was done in any case.
-                CallError::Refused(Refusal::NotLeader) => true,
                 CallError::Refused(Refusal::Failed(_)) => false,
             };
             if again || is_about_the_server(&error) {
@@ -129,10 +138,8 @@ impl Distant {
         loop {
             let server = self.head()?;
             let asked = Instant::now();
-            let ping = self.calls.call(&server, Hop::First, Request::Ping);
-            let error = match ping.await {
-                Ok(_) => return Ok(server),
-                Err(error) => error,
+            let Err(error) = self.ping(&server).await else {
+                return Ok(server);
             };
             self.servers().failed(&server);
             if trouble.is_over(asked, self.hold_max) {

@@ -231,7 +231,13 @@ impl Pool {
                 CallError::NotSent(why) => CallError::NotSent(format!("{node}: {why}")),
                 CallError::Broken(_) | CallError::Refused(_) => error,
             });
-        async move { asked?.await }
+        let pool = self.clone();
+        async move {
+            let answer = asked?.await;
+            // A pool without owners ends its connections, so a call is one of them.
+            drop(pool);
+            answer
+        }
     }
 
     /// Runs a task that ends at the latest with this pool.
@@ -394,8 +400,6 @@ impl Pool {
             deadline,
             on_drop,
         )?;
-        // What is not needed while waiting goes now; a thousand waits should cost little.
-        drop((self, server));
         let answer = asked.await?;
         let answer: Result<Response, Refusal> =
             compact::from_slice(&answer).map_err(|error| failed(error.to_string()))?;
