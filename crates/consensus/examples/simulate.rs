@@ -25,14 +25,7 @@ fn main() -> ExitCode {
     let mut broken = 0;
     for seed in first..first.saturating_add(count) {
         match sim::run(seed, usize::try_from(servers).unwrap_or(3)) {
-            Ok(report) => {
-                total.events += report.events;
-                total.acknowledged += report.acknowledged;
-                total.reads += report.reads;
-                total.crashes += report.crashes;
-                total.lost_tails += report.lost_tails;
-                total.checkpoints += report.checkpoints;
-            }
+            Ok(report) => total.add(&report),
             Err(violation) => {
                 eprintln!("{violation}");
                 broken += 1;
@@ -40,13 +33,8 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{count} lives of {servers} servers in {:?}: {} events, {} acknowledged, {} reads, {} crashes, {} lost tails, {broken} broken",
+        "{count} lives of {servers} servers in {:?}, {broken} broken: {total:?}",
         begun.elapsed(),
-        total.events,
-        total.acknowledged,
-        total.reads,
-        total.crashes,
-        total.lost_tails,
     );
     if broken == 0 {
         ExitCode::SUCCESS

@@ -342,6 +342,7 @@ impl Consensus {
         };
         let network = Network {
             transport,
+            me: config.peer(identity.id),
             addresses: Addresses::default(),
             timeout: config.election_timeout_min,
         };

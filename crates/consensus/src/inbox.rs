@@ -100,6 +100,9 @@ impl Inbox {
         match request {
             Request::Append(request) => {
                 let arrived = Instant::now();
+                if !self.lost_tail.can_tell(request.vote) {
+                    return Response::Stranger;
+                }
                 if !self.lost_tail.may_append(request.vote).await {
                     return refused("the log lost its end and its leader does not know yet");
                 }
@@ -151,6 +154,10 @@ impl Inbox {
                 Err(error) => Response::Refused(error.to_string()),
             },
             Request::Readmit { node } => self.readmit(node).await,
+            Request::Introduce(leader) => {
+                self.lost_tail.introduce(leader);
+                Response::Introduced
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::disk::Disk;
 use crate::durable::{self, LOST_TAIL_FILE};
 use crate::log::recover::Spot;
 use crate::log::{EntryId, Log};
-use crate::peer::NodeId;
+use crate::peer::{NodeId, Peer};
 use crate::raft::codec::{Request, Response};
 use crate::raft::network::{Network, to_peer};
 use crate::raft::{Raft, Vote};
@@ -32,6 +32,8 @@ pub(crate) struct LostTail {
     log: Log,
     network: Network,
     state: Mutex<State>,
+    /// A leader that said where it is reached. The members that this server knew may have been in what it lost.
+    introduced: Mutex<Option<Peer>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,7 @@ impl LostTail {
             log,
             network,
             state: Mutex::new(state),
+            introduced: Mutex::default(),
         }
     }
 
@@ -137,14 +140,34 @@ impl LostTail {
         }
     }
 
-    async fn ask(&self, leader: Vote) -> Option<(Vote, Option<EntryId>)> {
+    /// Whether this server could reach the leader with this vote, if it has to tell it something.
+    pub(crate) fn can_tell(&self, leader: Vote) -> bool {
+        !self.is_waiting() || self.peer(leader).is_some()
+    }
+
+    /// A leader says where it is reached.
+    pub(crate) fn introduce(&self, leader: Peer) {
+        *self
+            .introduced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(leader);
+    }
+
+    fn peer(&self, leader: Vote) -> Option<Peer> {
         let id = leader.leader_id.voted_for;
-        let peer = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let node = metrics.membership_config.membership().get_node(&id)?;
-            to_peer(id, node)
-        };
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let known = membership.get_node(&id).map(|node| to_peer(id, node));
+        let introduced = self
+            .introduced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.or_else(|| introduced.clone().filter(|peer| peer.id == id))
+    }
+
+    async fn ask(&self, leader: Vote) -> Option<(Vote, Option<EntryId>)> {
+        let peer = self.peer(leader)?;
         match self
             .network
             .call(&peer, Request::Readmit { node: self.id }, READMIT_TIMEOUT)

@@ -13,7 +13,7 @@ use super::{Address, Command, Entry, LogId, Membership, Types, Vote, from_log_id
 use crate::checkpoint::Fingerprint;
 use crate::log::record::PAYLOAD_MAX;
 use crate::log::{self, Body, EntryId};
-use crate::peer::{NodeId, PEER_TEXT_MAX};
+use crate::peer::{NodeId, PEER_TEXT_MAX, Peer};
 
 /// Members that are accepted, with and without a vote.
 const MEMBERS_MAX: usize = 1024;
@@ -39,6 +39,8 @@ pub(crate) enum Request {
     Readmit {
         node: NodeId,
     },
+    /// From a leader to a server that doesn't know where it is reached.
+    Introduce(Peer),
 }
 
 /// A piece of a checkpoint file.
@@ -75,6 +77,10 @@ pub(crate) enum Response {
         vote: Vote,
         last: Option<EntryId>,
     },
+    /// The log lost its end, and this server doesn't know where the leader is reached, to tell it so.
+    Stranger,
+    /// Now it does.
+    Introduced,
     /// It cannot be answered, for this reason.
     Refused(String),
 }
@@ -132,6 +138,12 @@ impl Envelope {
                 out.u8(6);
                 out.u64(*node);
             }
+            Request::Introduce(peer) => {
+                out.u8(7);
+                out.u64(peer.id);
+                out.bytes(peer.address.as_bytes());
+                out.bytes(peer.name.as_bytes());
+            }
         }
         out.0.into()
     }
@@ -184,6 +196,11 @@ impl Envelope {
                 Request::Transfer(TransferLeaderRequest::new(from, to, last))
             }
             6 => Request::Readmit { node: input.u64()? },
+            7 => Request::Introduce(Peer {
+                id: input.u64()?,
+                address: input.text()?,
+                name: input.text()?,
+            }),
             _ => return Err(Malformed("the kind of message is unknown")),
         };
         input.end()?;
@@ -229,6 +246,8 @@ impl Response {
                 out.vote(vote);
                 out.optional_id(*last);
             }
+            Self::Stranger => out.u8(11),
+            Self::Introduced => out.u8(12),
             Self::Refused(reason) => {
                 out.u8(10);
                 out.bytes(reason.as_bytes());
@@ -266,6 +285,8 @@ impl Response {
                 last: input.optional_id()?,
             },
             10 => Self::Refused(String::from_utf8_lossy(&input.bytes()?).into_owned()),
+            11 => Self::Stranger,
+            12 => Self::Introduced,
             _ => return Err(Malformed("the kind of answer is unknown")),
         };
         input.end()?;
@@ -608,6 +629,11 @@ mod tests {
                 Some(to_log_id(id(1, 2))),
             )),
             Request::Readmit { node: u64::MAX },
+            Request::Introduce(Peer {
+                id: 3,
+                address: String::from("10.0.0.3:8300"),
+                name: String::from("three"),
+            }),
         ]
     }
 
@@ -631,6 +657,8 @@ mod tests {
                 vote,
                 last: Some(id(1, 2)),
             },
+            Response::Stranger,
+            Response::Introduced,
             Response::Refused(String::from("no")),
         ]
     }

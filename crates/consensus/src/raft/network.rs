@@ -45,6 +45,8 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
+    /// This server.
+    pub(crate) me: Peer,
     pub(crate) addresses: Addresses,
     /// How long a message about entries may take.
     pub(crate) timeout: Duration,
@@ -183,6 +185,13 @@ impl RaftNetworkV2<Types> for Connection {
             .await?
         {
             Response::Append(response) => Ok(response),
+            Response::Stranger => {
+                let introduction = Request::Introduce(self.network.me.clone());
+                let told = self.network.call(&self.peer, introduction, timeout).await;
+                told.map(drop)?;
+                // The next message finds it ready.
+                Err(CallError::Refused(String::from("the log lost its end")).into())
+            }
             _ => Err(unexpected()),
         }
     }

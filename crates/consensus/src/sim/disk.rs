@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Trace;
+use crate::checkpoint;
 use crate::disk::{Disk, File, Workers};
 use crate::log::segment;
 
@@ -150,6 +151,22 @@ impl Storage {
         self.medium().fault = fault;
     }
 
+    /// Lets syncs hang, if nothing else is wrong with the disk.
+    pub fn stall(&self) {
+        let mut medium = self.medium();
+        if medium.fault == DiskFault::None {
+            medium.fault = DiskFault::SyncStalls;
+        }
+    }
+
+    /// Mends a disk whose syncs hang.
+    pub fn unstall(&self) {
+        let mut medium = self.medium();
+        if medium.fault == DiskFault::SyncStalls {
+            medium.fault = DiskFault::None;
+        }
+    }
+
     /// How long a sync takes at most.
     pub fn set_sync_delay_max(&self, delay: Duration) {
         self.medium().sync_delay_max = delay;
@@ -189,6 +206,41 @@ impl Storage {
             Some(place) if place >= segment::SEGMENT_HEADER => self.damage(&name, place, 0x80),
             Some(_) | None => false,
         }
+    }
+
+    /// Flips one bit somewhere in a segment of the log or in a checkpoint. Returns false if there is none.
+    pub fn decay(&self) -> bool {
+        let spot = {
+            let mut guard = self.medium();
+            let medium = &mut *guard;
+            let files = medium.directory.iter();
+            let files: Vec<(String, u64)> = files
+                .filter(|(name, _)| {
+                    segment::sequence_of(name).is_some() || checkpoint::entry_of(name).is_some()
+                })
+                .map(|(name, file)| (name.clone(), *file))
+                .collect();
+            if files.is_empty() {
+                return false;
+            }
+            let (name, file) = &files[medium.chance.random_range(0..files.len())];
+            let content = medium.files.get(file);
+            let bytes = content.map_or(&[][..], |content| &content.current);
+            // Half of the time where something is written; most of a segment is zeros.
+            let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+            let end = if medium.chance.random_bool(0.5) {
+                written
+            } else {
+                bytes.len()
+            };
+            if end == 0 || bytes.is_empty() {
+                return false;
+            }
+            let place = medium.chance.random_range(0..end.min(bytes.len()));
+            (name.clone(), place, 1 << medium.chance.random_range(0..8))
+        };
+        let (name, place, mask) = spot;
+        self.damage(&name, place, mask)
     }
 
     /// Cuts a file off as if the medium had decayed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -31,6 +31,7 @@ struct ListState {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     entries: Arc<Mutex<BTreeMap<u64, (u64, Payload)>>>,
+    violation: Arc<Mutex<Option<String>>>,
     trace: Trace,
 }
 
@@ -39,8 +40,26 @@ impl Ledger {
     pub fn new(trace: Trace) -> Self {
         Self {
             entries: Arc::default(),
+            violation: Arc::default(),
             trace,
         }
+    }
+
+    /// What the first server that broke a promise did, if one did.
+    pub fn violation(&self) -> Option<String> {
+        self.broken().clone()
+    }
+
+    fn broken(&self) -> MutexGuard<'_, Option<String>> {
+        self.violation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that a promise was broken, and stops the server that did it.
+    fn refuse(&self, what: String) -> MachineError {
+        self.broken().get_or_insert_with(|| what.clone());
+        MachineError::new(what)
     }
 
     fn apply(&self, entry: &Committed) -> Result<(), MachineError> {
@@ -63,10 +82,7 @@ impl Ledger {
         if *written == (entry.term, entry.payload.clone()) {
             Ok(())
         } else {
-            Err(MachineError::new(format!(
-                "servers disagree about entry {}",
-                entry.index
-            )))
+            Err(self.refuse(format!("servers disagree about entry {}", entry.index)))
         }
     }
 }
@@ -116,10 +132,14 @@ impl StateMachine for ListMachine {
             let mut replies: Vec<Reply> = Vec::with_capacity(batch.len());
             for entry in batch {
                 if entry.index != state.applied + 1 && !(entry.index == 0 && state.applied == 0) {
-                    return Err(MachineError::new(format!(
+                    let what = format!(
                         "entry {} was applied after entry {}",
                         entry.index, state.applied
-                    )));
+                    );
+                    return Err(match &state.ledger {
+                        Some(ledger) => ledger.refuse(what),
+                        None => MachineError::new(what),
+                    });
                 }
                 if let Some(ledger) = &state.ledger {
                     ledger.apply(&entry)?;
@@ -149,10 +169,18 @@ impl StateMachine for ListMachine {
         let (commands, applied) =
             read_list(source).map_err(|error| MachineError::new(error.to_string()))?;
         self.with(|state| {
+            if let Some(ledger) = &state.ledger
+                && applied < state.applied
+            {
+                return Err(ledger.refuse(format!(
+                    "a server went back from entry {} to entry {applied}",
+                    state.applied
+                )));
+            }
             state.commands = Arc::new(commands);
             state.applied = applied;
-        });
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod cluster;
 mod disk;
 mod machine;
 mod network;
+mod operator;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Trace;
 use crate::Consensus;
@@ -30,6 +31,8 @@ struct Wires {
     servers: BTreeMap<NodeId, Consensus>,
     /// Pairs between which nothing passes, in this direction.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Servers that seem to stand still: what comes from them or goes to them waits until then.
+    paused: BTreeMap<NodeId, Instant>,
     loss: f64,
     repetition: f64,
     delay_max: Duration,
@@ -43,6 +46,7 @@ impl SimNetwork {
             trace,
             servers: BTreeMap::new(),
             cut: BTreeSet::new(),
+            paused: BTreeMap::new(),
             loss: 0.0,
             repetition: 0.0,
             delay_max: Duration::from_millis(4),
@@ -88,9 +92,18 @@ impl SimNetwork {
         wires.delay_max = delay_max;
     }
 
+    /// Holds all messages from and to a server back for so long, as if it stood still meanwhile.
+    pub fn pause(&self, id: NodeId, length: Duration) {
+        let end = Instant::now() + length;
+        self.wires().paused.insert(id, end);
+    }
+
     /// All wires work again.
     pub fn heal(&self) {
-        self.wires().cut.clear();
+        let mut wires = self.wires();
+        wires.cut.clear();
+        wires.paused.clear();
+        drop(wires);
         self.set_quality(0.0, 0.0, Duration::from_millis(4));
     }
 
@@ -109,6 +122,30 @@ impl SimNetwork {
         passes.then_some(delay)
     }
 
+    /// Waits until neither end stands still.
+    async fn unpaused(&self, from: NodeId, to: NodeId) {
+        loop {
+            let end = {
+                let wires = self.wires();
+                let end = |id| wires.paused.get(&id).copied();
+                end(from).max(end(to))
+            };
+            match end {
+                Some(end) if end > Instant::now() => tokio::time::sleep(PAUSE_TICK).await,
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// A message got lost: its sender learns of it at once, as when a connection breaks, or waits in vain.
+    async fn vanish(&self, answer: Option<oneshot::Sender<Bytes>>) {
+        let is_silent = self.wires().chance.random_bool(0.5);
+        if is_silent && answer.is_some() {
+            tokio::time::sleep(SILENCE).await;
+        }
+        drop(answer);
+    }
+
     async fn deliver(
         self,
         from: NodeId,
@@ -117,24 +154,34 @@ impl SimNetwork {
         answer: Option<oneshot::Sender<Bytes>>,
     ) {
         let Some(delay) = self.passage(from, to, "message", &message) else {
+            self.vanish(answer).await;
             return;
         };
         tokio::time::sleep(delay).await;
+        self.unpaused(from, to).await;
         // Whoever has the id by now: the message may outlive the server it was meant for.
         let server = self.wires().servers.get(&to).cloned();
         let Some(server) = server else { return };
         let response = server.handle(message).await;
         drop(server);
         let Some(delay) = self.passage(to, from, "answer", &response) else {
+            self.vanish(answer).await;
             return;
         };
         tokio::time::sleep(delay).await;
+        self.unpaused(to, from).await;
         if let Some(answer) = answer {
             // The caller may have given up.
             let _ = answer.send(response);
         }
     }
 }
+
+/// How often it is looked whether a server that stood still goes on.
+const PAUSE_TICK: Duration = Duration::from_millis(5);
+
+/// How long somebody may wait for an answer that never comes.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// The way out of one server.
 #[derive(Clone, Debug)]

@@ -513,3 +513,27 @@ fn a_server_that_is_alone_waits_for_its_disk() {
         proposed.unwrap();
     });
 }
+
+#[test]
+fn a_server_that_lost_its_whole_log_learns_who_leads() {
+    run(async |world| {
+        let (mut places, leader) = world.cluster(3).await;
+        write(&places[leader].consensus, 5).await;
+        let lost = places.remove((leader + 1) % 3);
+        let id = lost.consensus.id();
+        world.network.disconnect(id);
+        lost.consensus.shutdown().await;
+        // Not even the members are left, of whom it would have known where to find them.
+        assert!(lost.storage.truncate("log-0000000000000001", 80));
+        let again = world.start_on(id, lost.storage).await;
+        let status = again.consensus.status();
+        assert!(status.tail_lost && status.voters.is_empty(), "{status:?}");
+        let patience = timeout(Duration::from_secs(5), async {
+            while again.consensus.status().tail_lost {
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        patience.await.expect("it never holds everything again");
+        assert_eq!(again.machine.commands().len(), 5);
+    });
+}
