@@ -1,7 +1,7 @@
 //! TLS between members, and for the HTTPS face: one place that reads the files, judges whether the settings make sense together, and holds what new connections use.
 //!
 //! [`Tls::load`] refuses settings that would leave in the clear what they seem to protect; `docs/tls.md` has the whole table.
-//! [`Tls::reload`] reads the files anew and swaps what new connections use; files that can't be used change nothing.
+//! [`Tls::reload`] and [`Tls::reload_from`] read files anew and swap what new connections use; files that can't be used change nothing.
 //! The cryptography is ring's and is named wherever a configuration is built ([`provider`]), so that the process has no default to be surprised by.
 
 mod config;
@@ -76,12 +76,29 @@ impl Tls {
         })))
     }
 
-    /// Reads the files anew, for the connections that come.
+    /// Reads the files of the start anew, for the connections that come.
     ///
     /// # Errors
     /// When a file can't be used; what was in use before stays in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.0.current.store(Arc::new(Loaded::new(&self.0.config)?));
+        self.reload_from(&self.0.config)
+    }
+
+    /// Reads the files that `settings` name, for the connections that come; its other settings don't matter, those of
+    /// the start stay.
+    ///
+    /// # Errors
+    /// When a file can't be used, or TLS would be half configured with these files; what was in use before stays in use.
+    pub fn reload_from(&self, settings: &Config) -> Result<(), TlsError> {
+        let config = Config {
+            ca_file: settings.ca_file.clone(),
+            cert_file: settings.cert_file.clone(),
+            key_file: settings.key_file.clone(),
+            ..self.0.config.clone()
+        };
+        // Its warnings were given at the start.
+        config.judge()?;
+        self.0.current.store(Arc::new(Loaded::new(&config)?));
         Ok(())
     }
 

@@ -638,6 +638,33 @@ async fn new_files_hold_for_new_connections() {
 }
 
 #[tokio::test]
+async fn other_files_hold_for_new_connections() {
+    let authority = Authority::new();
+    let pair = authority.sign("n1", &["n1"]);
+    let config = Config {
+        verify_server_hostname: true,
+        ..server(&authority, &pair)
+    };
+    let tls = Tls::load(config.clone()).unwrap();
+    assert!(meet(&tls, &tls).await.0.is_err());
+
+    let other = authority.sign("n2", SERVER);
+    let moved = Config {
+        cert_file: Some(other.cert.clone()),
+        key_file: Some(other.key.clone()),
+        ..config.clone()
+    };
+    let half = Config {
+        key_file: None,
+        ..moved.clone()
+    };
+    assert!(tls.reload_from(&half).is_err());
+    assert!(meet(&tls, &tls).await.0.is_err());
+    tls.reload_from(&moved).unwrap();
+    assert!(meet(&tls, &tls).await.0.is_ok());
+}
+
+#[tokio::test]
 async fn the_oldest_version_is_as_configured() {
     let authority = Authority::new();
     let pair = authority.sign("n1", SERVER);
