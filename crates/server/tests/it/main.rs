@@ -10,4 +10,5 @@ mod restores;
 mod setup;
 mod simulation;
 mod snapshots;
+mod suite;
 mod trio;
