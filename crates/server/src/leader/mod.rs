@@ -142,7 +142,14 @@ async fn attend(core: &Core) {
                 | Event::Updated(member)
                 | Event::Leaving(member)
                 | Event::Left(member)
-                | Event::Failed(member) => Subject::of(&member, &core.config),
+                | Event::Failed(member) => {
+                    // As it is by now: a failure that was refuted since must not cost anybody a session.
+                    let now = core
+                        .gossip
+                        .as_ref()
+                        .and_then(|pool| pool.member(&member.name));
+                    Subject::of(&now.unwrap_or(member), &core.config)
+                }
                 Event::Reaped(member) => Subject::reaped(&member, &core.config),
                 Event::User(_) => None,
                 Event::Missed(count) => {

@@ -266,3 +266,205 @@ fn is_in_touch(core: &Core, gossip: &Gossip) -> bool {
         .count();
     seen * 2 > voters.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use model::Entry;
+    use store::Store;
+
+    use super::*;
+    use crate::directory::tests::member;
+
+    const SERVER_TAGS: &[(&str, &str)] = &[("role", "consul"), ("dc", "dc1"), ("port", "8300")];
+    const CLIENT_TAGS: &[(&str, &str)] = &[("role", "node"), ("dc", "dc1")];
+
+    fn config() -> Config {
+        let here = IpAddr::from([10, 0, 0, 9]);
+        Config {
+            datacenter: "dc1".to_owned(),
+            node_name: "me".to_owned(),
+            advertise_address: here,
+            advertise_address_wan: here,
+            server_port: 8300,
+            acl_enabled: false,
+            acl_master_token: String::new(),
+            session_ttl_min: Config::HOLD_MAX,
+            hold_max: Config::HOLD_MAX,
+            scratch_dir: std::path::PathBuf::new(),
+            compress_threads: 1,
+            checking: crate::Checking::InPlace,
+            seed: 1,
+        }
+    }
+
+    /// A catalog to which this was written.
+    struct Catalog {
+        store: Store,
+        index: u64,
+    }
+
+    impl Catalog {
+        fn new() -> Self {
+            Self {
+                store: Store::new(),
+                index: 0,
+            }
+        }
+
+        fn view(&self) -> View {
+            self.store.shared().view()
+        }
+
+        fn write(&mut self, command: Command) {
+            self.index += 1;
+            let entry = Entry {
+                at_ms: self.index,
+                command,
+            };
+            let applied = self.store.apply(self.index, 1, entry);
+            applied.result.unwrap();
+            self.store.publish();
+        }
+
+        /// What is planned for this member, which is written then; a word for it.
+        fn attend(
+            &mut self,
+            name: &str,
+            address: &str,
+            status: Status,
+            tags: &[(&str, &str)],
+        ) -> String {
+            let member = member(name, address, status, tags);
+            let subject = Subject::of(&member, &config());
+            let command = subject.and_then(|subject| plan(&subject, &self.view()));
+            let word = match &command {
+                None => "nothing".to_owned(),
+                Some(Command::Deregister(_)) => "gone".to_owned(),
+                Some(Command::Register(registration)) => format!(
+                    "{}{}",
+                    registration.checks[0].status.to_lossy(),
+                    if registration.service.is_some() {
+                        " server"
+                    } else {
+                        ""
+                    }
+                ),
+                Some(other) => panic!("{other:?}"),
+            };
+            command.into_iter().for_each(|command| self.write(command));
+            word
+        }
+    }
+
+    #[test]
+    fn the_catalog_follows_the_members() {
+        use Status::{Alive, Failed, Leaving, Left};
+        let mut catalog = Catalog::new();
+        let at = "10.0.0.1:8301";
+        let moved = "10.0.0.2:8301";
+        for (status, address, tags, expected) in [
+            (Left, at, CLIENT_TAGS, "nothing"),
+            (Alive, at, CLIENT_TAGS, "passing"),
+            (Alive, at, CLIENT_TAGS, "nothing"),
+            (Leaving, at, CLIENT_TAGS, "nothing"),
+            (Failed, at, CLIENT_TAGS, "critical"),
+            (Failed, at, CLIENT_TAGS, "nothing"),
+            (Alive, at, CLIENT_TAGS, "passing"),
+            (Alive, moved, CLIENT_TAGS, "passing"),
+            (Failed, at, CLIENT_TAGS, "critical"),
+            // It is a server by now.
+            (Alive, at, SERVER_TAGS, "passing server"),
+            (Alive, at, SERVER_TAGS, "nothing"),
+            (Left, at, SERVER_TAGS, "gone"),
+            (Left, at, SERVER_TAGS, "nothing"),
+            (Failed, at, SERVER_TAGS, "critical"),
+            // Of another datacenter, or no agent at all.
+            (Alive, at, &[("role", "node"), ("dc", "dc2")], "nothing"),
+            (Alive, at, &[("role", "else"), ("dc", "dc1")], "nothing"),
+            (Alive, at, &[], "nothing"),
+        ] {
+            assert_eq!(
+                catalog.attend("a", address, status, tags),
+                expected,
+                "{status} at {address} with {tags:?}"
+            );
+        }
+        // Its name in another case is the same node.
+        assert_eq!(catalog.attend("A", at, Left, CLIENT_TAGS), "gone");
+    }
+
+    #[test]
+    fn this_server_never_takes_itself_out() {
+        use Status::{Alive, Failed, Leaving, Left};
+        let mut catalog = Catalog::new();
+        let at = "10.0.0.9:8301";
+        for (status, expected) in [
+            (Alive, "passing server"),
+            (Leaving, "nothing"),
+            (Left, "nothing"),
+            (Failed, "nothing"),
+            (Alive, "nothing"),
+        ] {
+            assert_eq!(catalog.attend("me", at, status, SERVER_TAGS), expected);
+        }
+        let me = member("me", at, Failed, SERVER_TAGS);
+        assert_eq!(Subject::reaped(&me, &config()), None);
+        let other = member("a", at, Failed, SERVER_TAGS);
+        let gone = Subject::reaped(&other, &config()).unwrap();
+        assert_eq!(gone.state, State::Gone);
+    }
+
+    #[test]
+    fn what_only_the_agent_knows_stays_until_it_moves() {
+        let mut catalog = Catalog::new();
+        let tagged: Pairs = [(Text::from("wan"), Text::from("1.2.3.4"))].into();
+        let meta: Pairs = [(Text::from("rack"), Text::from("7"))].into();
+        catalog.write(Command::Register(Box::new(Registration {
+            node: Node {
+                name: Text::from("a"),
+                address: Text::from("10.0.0.1"),
+                tagged_addresses: Some(tagged.clone()),
+                meta: meta.clone(),
+                ..Node::default()
+            },
+            ..Registration::default()
+        })));
+        let row = |catalog: &Catalog| {
+            let question = CatalogNode {
+                node: Text::from("a"),
+            };
+            let found = question.read(&catalog.view(), &mut Watch::off());
+            found.answer.unwrap().node
+        };
+        catalog.attend("a", "10.0.0.1:8301", Status::Alive, CLIENT_TAGS);
+        assert_eq!(row(&catalog).tagged_addresses, Some(tagged));
+        catalog.attend("a", "10.0.0.2:8301", Status::Alive, CLIENT_TAGS);
+        assert_eq!(row(&catalog).tagged_addresses, None);
+        assert_eq!(row(&catalog).meta, meta);
+    }
+
+    #[test]
+    fn who_was_a_member_and_is_unknown_is_found() {
+        let mut catalog = Catalog::new();
+        for name in ["a", "Stranger"] {
+            catalog.attend(name, "10.0.0.1:8301", Status::Alive, CLIENT_TAGS);
+        }
+        catalog.write(Command::Register(Box::new(Registration {
+            node: Node {
+                name: Text::from("external"),
+                address: Text::from("10.0.0.3"),
+                ..Node::default()
+            },
+            checks: vec![Check {
+                node: Text::from("external"),
+                check_id: Text::from("web"),
+                status: Text::from(PASSING),
+                ..Check::default()
+            }],
+            ..Registration::default()
+        })));
+        let members = [member("A", "10.0.0.1:8301", Status::Failed, CLIENT_TAGS)];
+        let expected = BTreeSet::from([Text::from("stranger")]);
+        assert_eq!(unknown(&members, &catalog.view()), expected);
+    }
+}
