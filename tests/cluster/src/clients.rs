@@ -20,7 +20,7 @@ use crate::http::{Answer, Client as Connection};
 use crate::patience::{PATIENCE, until};
 
 /// How long a client waits for an answer: longer than a server holds a request while nobody leads.
-const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long restores and snapshots may take.
 const BULK: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ const NODE: &str = "holder";
 /// What is asked of a cluster, and how often.
 #[derive(Debug, Clone, Copy)]
 pub struct What {
-    /// How many clients read and write single keys.
+    /// How many clients read and write single keys through any agent, beside one for each agent that stays with it.
     pub keys: usize,
     /// How many take and give locks.
     pub locks: usize,
@@ -89,6 +89,7 @@ struct State {
     errors: Vec<Told>,
     unknown: u64,
     violation: Option<Violation>,
+    avoided: Option<usize>,
     calms: bool,
     ends: bool,
 }
@@ -151,6 +152,12 @@ impl Clients {
         for _ in 0..what.keys {
             clients.spawn(chance, Client::use_keys);
         }
+        for place in 0..addresses.len() {
+            clients.spawn(chance, move |client| {
+                client.home = Some(place);
+                client.use_keys();
+            });
+        }
         for _ in 0..what.locks {
             clients.spawn(chance, Client::use_locks);
         }
@@ -177,6 +184,7 @@ impl Clients {
     fn client(&self, seed: u64) -> Client {
         Client {
             number: 0,
+            home: None,
             shared: Arc::clone(&self.shared),
             chance: Chance::new(seed),
             connections: BTreeMap::new(),
@@ -226,6 +234,11 @@ impl Clients {
             first.ok_or_else(|| format!("errors: {:?}", state.errors.last()))
         });
         Duration::from_nanos(first - moment)
+    }
+
+    /// From now on only those go to this agent that always do, as if somebody watched over the others' list.
+    pub fn avoid(&self, place: Option<usize>) {
+        self.shared.state().avoided = place;
     }
 
     /// From now on nothing is replaced any more.
@@ -334,6 +347,8 @@ enum Fate {
 
 struct Client {
     number: u64,
+    /// The agent that it stays with.
+    home: Option<usize>,
     shared: Arc<Shared>,
     chance: Chance,
     connections: BTreeMap<usize, Connection>,
@@ -356,7 +371,13 @@ impl Client {
     }
 
     fn any(&mut self) -> usize {
-        self.chance.place(self.shared.addresses.len())
+        let drawn = self.chance.place(self.shared.addresses.len());
+        let avoided = self.shared.state().avoided;
+        match self.home {
+            Some(home) => home,
+            None if avoided == Some(drawn) => (drawn + 1) % self.shared.addresses.len(),
+            None => drawn,
+        }
     }
 
     fn ask(

@@ -1,0 +1,13 @@
+//! Trouble between real processes, one kind a module.
+#![allow(clippy::print_stdout, reason = "a failed test shows what it printed")]
+
+mod client_agent;
+mod commands;
+mod detection;
+mod failover;
+mod forming;
+mod leaving;
+mod partition;
+mod restore;
+mod rounds;
+mod secured;
