@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use consensus::sim::{DiskFault, Storage};
 use consensus::{Disk, MembershipError, NodeId, Peer, StartError as LogError};
+use gossip::Gossip;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use server::{Checking, Parts, Server, StartError, WallClock};
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::Violation;
 use crate::history::Start;
-use crate::network::{Network, address};
+use crate::network::{Network, address, pool_address};
 use crate::world::{Death, Front, World};
 
 /// How often a leader shows that it lives, and when a follower misses it.
@@ -60,6 +61,7 @@ pub(crate) struct Place {
     /// The id that an empty disk would be given.
     pub(crate) id: NodeId,
     life: u64,
+    gossip: Option<Gossip>,
     pub(crate) front: Option<Front>,
     /// It was started from a disk that had lost something, and may not yet hold again what it was trusted with.
     pub(crate) is_hurt: bool,
@@ -76,6 +78,8 @@ pub(crate) struct Cluster {
     pub(crate) world: World,
     pub(crate) network: Network,
     pub(crate) counts: Counts,
+    /// Whether the servers find each other by themselves, and see to it themselves who votes.
+    has_gossip: bool,
     /// Whether exactly the servers that there are vote, and no change of that is under way.
     is_settled: bool,
     /// What the operator is about.
@@ -123,6 +127,7 @@ impl Cluster {
                     drift,
                     id: chance.random(),
                     life: 0,
+                    gossip: None,
                     front: None,
                     is_hurt: false,
                     is_doomed: false,
@@ -135,7 +140,8 @@ impl Cluster {
             network: world.network.clone(),
             world,
             counts: Counts::default(),
-            is_settled: true,
+            has_gossip: chance.random_bool(0.7),
+            is_settled: false,
             operating: None,
             checkpoint_entries: chance.random_range(32..160),
             chance,
@@ -147,6 +153,9 @@ impl Cluster {
         for place in 0..self.places.len() {
             self.start(place).await;
         }
+        if self.has_gossip {
+            return;
+        }
         let voters = self.places.iter().map(Place::peer).collect();
         if let Some(front) = &self.places[0].front
             && let Err(error) = front.server.consensus().bootstrap(voters).await
@@ -154,6 +163,23 @@ impl Cluster {
             self.world
                 .violate(Violation::new("a cluster can be made", error.to_string()));
         }
+    }
+
+    /// Waits until there is one cluster of all servers. Until then nothing goes wrong but the network.
+    pub(crate) async fn form(&mut self) -> Result<(), Violation> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let end = Instant::now() + PATIENCE;
+        while !self.is_settled {
+            if Instant::now() > end {
+                return Err(Violation::new(
+                    "servers that expect each other form a cluster",
+                    self.describe(),
+                ));
+            }
+            sleep(Duration::from_millis(100)).await;
+            self.operate().await;
+        }
+        Ok(())
     }
 
     /// Settings of the log: all that it measures with its monotonic clock is stretched as if that clock ran too fast or
@@ -221,15 +247,24 @@ impl Cluster {
         for _ in 0..2 {
             let log = self.log_config(place);
             let config = self.server_config(place);
+            let gossip = match self.start_gossip(place).await {
+                Ok(gossip) => gossip,
+                Err(violation) => return self.world.violate(violation),
+            };
+            let start = if gossip.is_some() {
+                server::Start::Expect(self.places.len())
+            } else {
+                server::Start::Join
+            };
             let at = &self.places[place];
             let parts = Parts {
                 disk: Arc::new(at.storage.attach()),
                 transport: self.network.transport(place),
                 calls: self.network.calls(place),
                 clock: at.wall.clone(),
-                gossip: None,
+                gossip,
             };
-            match Server::start(config, log, parts, server::Start::Join).await {
+            match Server::start(config, log, parts, start).await {
                 Ok(server) => return self.started(place, server),
                 Err(StartError::Log(LogError::Damaged { file, offset, .. }))
                     if self.places[place].is_hurt =>
@@ -245,6 +280,41 @@ impl Cluster {
                         format!("server {place}: {error}"),
                     ));
                 }
+            }
+        }
+    }
+
+    /// Makes a member of the pool of the server that is to be started, in a life with gossip.
+    async fn start_gossip(&mut self, place: usize) -> Result<Option<Gossip>, Violation> {
+        if !self.has_gossip {
+            return Ok(None);
+        }
+        let name = format!("server-{place}");
+        let mut config = gossip::Config::new(name, pool_address(place), "lan:dc1");
+        config.seed = self.chance.random();
+        let gossip = Gossip::start(config, self.network.pool_end(place))
+            .await
+            .map_err(|error| {
+                Violation::new("a server can start", format!("server {place}: {error}"))
+            })?;
+        self.places[place].gossip = Some(gossip.clone());
+        Ok(Some(gossip))
+    }
+
+    /// Servers that know nobody try to join the others, as long as it takes.
+    fn join(&self) {
+        for at in &self.places {
+            let Some(gossip) = at.gossip.clone() else {
+                continue;
+            };
+            if at.front.is_some() && gossip.members_count() <= 1 {
+                let others: Vec<_> = (0..self.places.len())
+                    .filter(|other| *other != at.number)
+                    .map(pool_address)
+                    .collect();
+                tokio::spawn(async move {
+                    gossip.join(&others, false).await;
+                });
             }
         }
     }
@@ -303,6 +373,7 @@ impl Cluster {
             at.synced = at.synced.max(status.last_checkpoint_index);
         }
         self.counts.crashes += 1;
+        at.gossip = None;
         self.network.disconnect(place);
         self.world.with(|state| state.fronts.remove(&place));
         front.death.strike();
@@ -394,6 +465,7 @@ impl Cluster {
     ///
     /// It goes on beside everything else; what can't be done now is tried again.
     pub(crate) async fn operate(&mut self) {
+        self.join();
         if let Some(change) = self.operating.take_if(|change| change.is_finished()) {
             let outcome = change.await;
             self.world.tell("members", || format!("{outcome:?}"));
@@ -413,6 +485,10 @@ impl Cluster {
             return;
         }
         let votes = |at: &Place| status.voters.iter().any(|peer| peer.id == at.id);
+        // Those that find each other need nobody; they are only asked to say when it is done.
+        if self.has_gossip && !self.places.iter().all(votes) {
+            return;
+        }
         let newcomer = self
             .places
             .iter()

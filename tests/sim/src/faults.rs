@@ -71,7 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 /// How long a paused server sleeps at most, in milliseconds.
-const PAUSE_MAX_MS: u64 = 4_500;
+const PAUSE_MAX_MS: u64 = 2_500;
 
 /// Something that is to be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,8 +220,11 @@ impl Trouble {
                 self.later(cluster, 2_000, 15_000, Undo::Calm);
             }
             Fault::Pause if is_up => {
-                cluster.network.pause(place);
-                self.later(cluster, 300, PAUSE_MAX_MS - 2_500, Undo::Resume(place));
+                let length = cluster.chance.random_range(200..PAUSE_MAX_MS);
+                let length = Duration::from_millis(length);
+                cluster.network.pause(place, length);
+                self.pending
+                    .push((Instant::now() + length, Undo::Resume(place)));
             }
             Fault::ClockJump => {
                 let span = if cluster.chance.random_bool(0.5) {

@@ -130,6 +130,7 @@ async fn go_through(
             cluster.places.len()
         )
     });
+    cluster.form().await?;
     let mut tasks = JoinSet::new();
     clients::spawn(
         &mut tasks,
@@ -175,6 +176,9 @@ async fn go_through(
     let mut history = world.with(|state| std::mem::take(&mut state.history));
     history.kept = kept.unwrap_or_default().into_iter().collect();
     check::check(&history, restored)?;
+    world
+        .trace
+        .event("gossip", &[&cluster.network.pool_hash().to_le_bytes()]);
     let (hash, events) = world.trace.hash();
     let unanswered = history
         .operations

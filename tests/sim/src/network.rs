@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use consensus::sim::Trace;
 use consensus::{Peer, Transport, TransportError, TransportFuture};
 use futures::future::BoxFuture;
+use gossip::sim::{Net, Weather};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rpc::{
@@ -36,6 +38,12 @@ pub(crate) fn address(place: usize) -> String {
     format!("10.0.0.{}:8300", place + 1)
 }
 
+/// Where the server in a place gossips.
+pub(crate) fn pool_address(place: usize) -> SocketAddr {
+    let host = u8::try_from(place + 1).expect("there are few places");
+    SocketAddr::from(([10, 0, 0, host], 8301))
+}
+
 /// The place of an address.
 fn place_of(address: &str) -> Option<usize> {
     let (host, _) = address.split_once(':')?;
@@ -48,6 +56,8 @@ fn place_of(address: &str) -> Option<usize> {
 pub(crate) struct Network {
     wires: Arc<Mutex<Wires>>,
     resumed: Arc<Notify>,
+    /// What carries gossip, along the same wires.
+    pool: Net,
 }
 
 impl fmt::Debug for Network {
@@ -81,7 +91,7 @@ enum Passage {
 
 impl Network {
     pub(crate) fn new(seed: u64, trace: Trace) -> Self {
-        let wires = Wires {
+        let mut wires = Wires {
             chance: ChaCha8Rng::seed_from_u64(seed),
             trace,
             servers: BTreeMap::new(),
@@ -92,9 +102,20 @@ impl Network {
             delay_max_ms: DELAY_MAX_MS,
         };
         Self {
+            pool: Net::new(wires.chance.random()),
             wires: Arc::new(Mutex::new(wires)),
             resumed: Arc::default(),
         }
+    }
+
+    /// A server's end of what carries gossip.
+    pub(crate) fn pool_end(&self, place: usize) -> Arc<dyn gossip::Network> {
+        self.pool.end(pool_address(place))
+    }
+
+    /// A hash of all that was gossiped.
+    pub(crate) fn pool_hash(&self) -> u64 {
+        self.pool.hash()
     }
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
@@ -109,17 +130,20 @@ impl Network {
     /// It can't any more.
     pub(crate) fn disconnect(&self, place: usize) {
         self.wires().servers.remove(&place);
+        self.pool.kill(pool_address(place));
         self.resume(place);
     }
 
     /// Nothing passes from one to the other, until [`Network::mend`].
     pub(crate) fn cut(&self, from: usize, to: usize) {
         self.wires().cut.insert((from, to));
+        self.pool.cut(&[pool_address(from)], &[pool_address(to)]);
     }
 
     /// All wires are whole again.
     pub(crate) fn mend(&self) {
         self.wires().cut.clear();
+        self.pool.heal();
     }
 
     /// How often messages are lost or repeated, and how late they come at most.
@@ -128,6 +152,12 @@ impl Network {
         wires.loss = loss;
         wires.repetition = repetition;
         wires.delay_max_ms = delay_max_ms;
+        self.pool.weather(Weather {
+            loss,
+            repetition,
+            delay_min: Duration::ZERO,
+            delay_max: Duration::from_millis(delay_max_ms),
+        });
     }
 
     /// Nothing is lost, repeated or late.
@@ -135,9 +165,10 @@ impl Network {
         self.set_quality(0.0, 0.0, DELAY_MAX_MS);
     }
 
-    /// What a place sends and what is sent to it waits, until [`Network::resume`].
-    pub(crate) fn pause(&self, place: usize) {
+    /// What a place sends and what is sent to it waits, until [`Network::resume`], which is to come after this long.
+    pub(crate) fn pause(&self, place: usize, length: Duration) {
         self.wires().paused.insert(place);
+        self.pool.starve(pool_address(place), length);
     }
 
     /// What has waited goes on.
