@@ -1,5 +1,6 @@
 //! Who somebody is to the SWIM core, and how its messages look.
 
+use std::cmp::Ordering;
 use std::net::SocketAddr;
 
 use bytes::{Buf, BufMut};
@@ -45,13 +46,12 @@ impl Identity {
         })
     }
 
-    /// The order in which lives follow one another; the address only settles a tie.
-    fn order(&self) -> (u32, SocketAddr) {
-        (self.generation, self.address)
-    }
-
+    /// Whether this life follows that one; the address only settles a tie.
     pub(crate) fn is_newer_than(&self, other: &Self) -> bool {
-        self.order() > other.order()
+        match self.generation.cmp(&other.generation) {
+            Ordering::Equal => self.address > other.address,
+            order => order.is_gt(),
+        }
     }
 }
 

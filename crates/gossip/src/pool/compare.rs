@@ -1,6 +1,5 @@
 //! The comparison of all that two members know, and everything else that goes over connections.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,6 +69,13 @@ impl Pool {
             Request::Keys(operation) => {
                 self.clocks.query += 1;
                 Answer::Keys(self.keys(&operation))
+            }
+            // An agent that is told to join the addresses of all meets itself; there is nothing to compare.
+            Request::Compare(compare)
+                if compare.own.identity.id == self.local.identity.id
+                    && compare.own.identity.address == self.local.identity.address =>
+            {
+                Answer::Taken
             }
             Request::Compare(compare) => match self.compared(now, &compare) {
                 Ok(compared) => Answer::Compared(Box::new(compared)),
@@ -256,23 +262,25 @@ impl Pool {
     fn compared(&mut self, now: Instant, compare: &Compare) -> Result<Compared, String> {
         let sender = compare.own.identity.id;
         if sender == self.local.identity.id {
-            let rival = compare.own.identity.address != self.local.identity.address;
-            if rival {
-                self.hear_alive(now, &compare.own, compare.own.identity.generation);
-            }
+            self.hear_alive(now, &compare.own, compare.own.identity.generation);
             return Err(format!(
                 "member name '{}' is taken by {}",
                 self.local.record.name, self.local.identity.address
             ));
         }
         self.judge(&compare.own)?;
-        let theirs: BTreeMap<Id, Version> =
-            compare.members.iter().map(|s| (s.id, s.version)).collect();
+        // Sorted once and searched, which is several times as fast as a map of it.
+        let mut theirs: Vec<_> = compare.members.iter().map(|s| (s.id, s.version)).collect();
+        theirs.sort_unstable_by_key(|(id, _)| *id);
+        let find = |id: &Id| {
+            let found = theirs.binary_search_by_key(id, |(id, _)| *id);
+            found.ok().map(|at| &theirs[at].1)
+        };
         let mut given = Given::default();
         let mut wanted = Vec::new();
         for (id, entry) in &self.entries {
             let ours = version(entry);
-            let is_better = match theirs.get(id) {
+            let is_better = match find(id) {
                 Some(theirs) => {
                     if theirs.is_partly_later_than(&ours) {
                         wanted.push(*id);
@@ -330,11 +338,13 @@ impl Pool {
     ) -> Result<(), String> {
         let compared = match answer? {
             Answer::Compared(compared) => compared,
+            // That was this member itself.
+            Answer::Taken => return Ok(()),
             Answer::Refused(reason) => return Err(reason),
             _ => return Err(String::from("an answer to another question")),
         };
         if compared.own.identity.id == self.local.identity.id {
-            return Err(String::from("that is this member itself"));
+            return Err(String::from("the member there has this member's name"));
         }
         self.judge(&compared.own)?;
         for known in &compared.given.members {

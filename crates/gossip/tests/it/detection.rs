@@ -6,7 +6,7 @@ use gossip::Status;
 use gossip::sim::Weather;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::pool::{Pool, address, simulate};
 
@@ -69,35 +69,77 @@ fn loss_of_some_packets_buries_nobody() {
     }
 }
 
-/// Of a hundred members five get no time to run, again and again, for up to ten seconds.
+/// How the processor is withheld: pauses in milliseconds, and how long it runs between them.
+#[derive(Debug, Clone, Copy)]
+struct Starvation {
+    pause: (u64, u64),
+    run: (u64, u64),
+    loss: f64,
+}
+
+/// Of a hundred members five get no time to run, again and again. Returns which healthy ones were reported as failed,
+/// and how many reports there were of starved ones.
+async fn starve(
+    seed: u64,
+    size: usize,
+    starved: usize,
+    how: Starvation,
+) -> (Vec<(usize, String)>, usize) {
+    let mut pool = Pool::of(seed, size).await;
+    pool.net.weather(Weather {
+        loss: how.loss,
+        ..Weather::FAIR
+    });
+    sleep(Duration::from_secs(10)).await;
+    let starving = (0..starved).map(|index| {
+        let net = pool.net.clone();
+        let mut chance = ChaCha8Rng::seed_from_u64(seed * 1000 + index as u64);
+        async move {
+            let until = Instant::now() + Duration::from_secs(180);
+            while Instant::now() < until {
+                let pause = Duration::from_millis(chance.random_range(how.pause.0..how.pause.1));
+                net.starve(address(index), pause);
+                let run = Duration::from_millis(chance.random_range(how.run.0..how.run.1));
+                sleep(pause + run).await;
+            }
+        }
+    });
+    futures::future::join_all(starving).await;
+    let failures = pool.failures(0..size);
+    let reports = failures.len();
+    let is_starved = |name: &str| (0..starved).any(|index| *name == crate::pool::name(index));
+    let healthy: Vec<_> = failures
+        .into_iter()
+        .filter(|(_, name)| !is_starved(name))
+        .collect();
+    let of_starved = reports - healthy.len();
+    (healthy, of_starved)
+}
+
+/// Pauses of seconds with seconds between them; hardly ever running; and running in small pieces.
+const STARVATIONS: [Starvation; 3] = [
+    Starvation {
+        pause: (500, 10_000),
+        run: (100, 4000),
+        loss: 0.0,
+    },
+    Starvation {
+        pause: (2000, 32_000),
+        run: (1, 100),
+        loss: 0.0,
+    },
+    Starvation {
+        pause: (50, 1000),
+        run: (1, 50),
+        loss: 0.02,
+    },
+];
+
 #[test]
 fn starved_members_bury_no_healthy_one() {
-    const SIZE: usize = 100;
-    const STARVED: usize = 5;
-    let mut buried = 0;
-    for seed in 0..10 {
-        simulate(async {
-            let mut pool = Pool::of(seed, SIZE).await;
-            sleep(Duration::from_secs(10)).await;
-            let mut chance = ChaCha8Rng::seed_from_u64(seed);
-            for _ in 0..90 {
-                for index in 0..STARVED {
-                    if chance.random_bool(0.3) {
-                        let pause = chance.random_range(500..10_000);
-                        pool.net
-                            .starve(address(index), Duration::from_millis(pause));
-                    }
-                }
-                sleep(Duration::from_secs(2)).await;
-            }
-            let failures = pool.failures(0..SIZE);
-            let healthy: Vec<_> = failures
-                .iter()
-                .filter(|(_, name)| !(0..STARVED).any(|index| *name == crate::pool::name(index)))
-                .collect();
-            assert!(healthy.is_empty(), "seed {seed}: {healthy:?}");
-            buried += failures.len();
-        });
+    for (seed, how) in (0..).zip(STARVATIONS) {
+        let (healthy, of_starved) = simulate(starve(seed, 100, 5, how));
+        println!("{how:?}: {of_starved} reports of starved members");
+        assert!(healthy.is_empty(), "seed {seed}, {how:?}: {healthy:?}");
     }
-    println!("starved ones were reported as failed {buried} times");
 }

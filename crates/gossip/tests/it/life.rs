@@ -39,6 +39,9 @@ fn one_join_is_enough_and_tells_all() {
         assert_eq!(outcome.reached, 1);
         assert_eq!(outcome.failures.len(), 1);
         assert_eq!(outcome.failures[0].0, address(9));
+        // Itself counts, as in the original: one list of addresses may be given to all.
+        let itself = pool.members[0].join(&[address(0)], false).await;
+        assert_eq!(itself.reached, 1, "{itself:?}");
         let nobody = pool.members[0].join(&[], false).await;
         assert_eq!(nobody, Joined::default());
     });
