@@ -416,6 +416,13 @@ impl Disk for Cramped {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let is_first = !self.list()?.iter().any(|name| name.starts_with("log-"));
+        if name == "roll.tmp" && self.is_tight && !is_first {
+            // The thread that makes the spare may be slow to begin.
+            let count = self.refusals.0.lock().unwrap();
+            let none = |_: &mut usize| self.spares.load(Ordering::Relaxed) == 0;
+            drop(self.refusals.1.wait_while(count, none).unwrap());
+        }
         if name == "roll.tmp" && self.is_tight && self.inner.open("spare").is_ok() {
             *self.refusals.0.lock().unwrap() += 1;
             self.refusals.1.notify_all();
@@ -425,7 +432,10 @@ impl Disk for Cramped {
         if name != "spare" {
             return Ok(file);
         }
+        let count = self.refusals.0.lock().unwrap();
         self.spares.fetch_add(1, Ordering::Relaxed);
+        self.refusals.1.notify_all();
+        drop(count);
         let waits_for = self.is_tight.then(|| Arc::clone(&self.refusals));
         Ok(Arc::new(NoRoom { file, waits_for }))
     }

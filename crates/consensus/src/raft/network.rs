@@ -173,6 +173,10 @@ fn unexpected() -> RPCError<Types> {
 impl RaftNetworkV2<Types> for Connection {
     type SnapshotData = CheckpointFile;
 
+    // One message to a follower at a time, of which the next takes along all that gathered meanwhile: with 64 proposers
+    // that is 60 entries a message and a sync, on followers as well, and 13 µs of processor time for an entry on three
+    // servers together (`examples/propose.rs`). Several under way at once would make more and smaller ones of them, and
+    // would have to arrive in order, which a transport need not promise.
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
