@@ -23,6 +23,30 @@ pub struct Plan {
     pub is_routed: bool,
     /// What every agent's configuration says in addition.
     pub settings: Map<String, Value>,
+    /// Where each agent is to live; a loopback address of its own for those that this does not tell of.
+    pub homes: Vec<Home>,
+}
+
+/// Where an agent lives.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Ports that are free there.
+    pub ports: Ports,
+    /// What goes in front of the program's name to start it there.
+    pub wrapping: Vec<String>,
+}
+
+impl Home {
+    fn own() -> Self {
+        let address = own_address();
+        Self {
+            address,
+            ports: Ports::free(address),
+            wrapping: Vec::new(),
+        }
+    }
 }
 
 impl Plan {
@@ -33,7 +57,15 @@ impl Plan {
             clients: 0,
             is_routed: false,
             settings: Map::new(),
+            homes: Vec::new(),
         }
+    }
+
+    /// With these places for the first agents.
+    #[must_use]
+    pub fn at(mut self, homes: Vec<Home>) -> Self {
+        self.homes = homes;
+        self
     }
 
     /// With so many agents that are no servers.
@@ -80,16 +112,17 @@ impl Cluster {
         let room = tempfile::tempdir().expect("a folder for temporary files");
         let names = (0..plan.servers).map(|at| (format!("s{at}"), true));
         let names = names.chain((0..plan.clients).map(|at| (format!("c{at}"), false)));
+        let mut homes = plan.homes.iter().cloned();
         let mut specs: Vec<Spec> = names
             .map(|(name, is_server)| {
-                let address = own_address();
+                let home = homes.next().unwrap_or_else(Home::own);
                 Spec {
                     name,
-                    address,
-                    ports: Ports::free(address),
+                    address: home.address,
+                    ports: home.ports,
                     is_server,
                     settings: plan.settings.clone(),
-                    wrapping: Vec::new(),
+                    wrapping: home.wrapping,
                 }
             })
             .collect();
@@ -149,7 +182,7 @@ impl Cluster {
 
     /// Adds another agent, not started yet, which is told to join the servers.
     pub fn add(&mut self, name: &str, is_server: bool, settings: &Value) -> usize {
-        let address = own_address();
+        let home = Home::own();
         let mut all = self.agents[0].spec.settings.clone();
         all.remove("bootstrap_expect");
         all.remove("bootstrap");
@@ -157,11 +190,11 @@ impl Cluster {
         all.extend(settings.as_object().cloned().unwrap_or_default());
         let spec = Spec {
             name: name.to_owned(),
-            address,
-            ports: Ports::free(address),
+            address: home.address,
+            ports: home.ports,
             is_server,
             settings: all,
-            wrapping: Vec::new(),
+            wrapping: home.wrapping,
         };
         self.agents.push(Agent::new(self.room.path(), spec));
         self.agents.len() - 1

@@ -24,7 +24,7 @@ mod program;
 pub use agent::{Agent, Ended, Ports, Spec};
 pub use chance::{Chance, number};
 pub use clients::{Clients, Told, What};
-pub use form::{Cluster, Plan};
+pub use form::{Cluster, Home, Plan};
 pub use http::{Answer, Client, request};
 pub use patience::{PATIENCE, until};
 pub use program::{Printed, consul, program};

@@ -76,17 +76,21 @@ fn commands_for_members_and_operators() {
 #[test]
 fn the_log_can_be_followed() {
     let cluster = Cluster::form(&Plan::servers(1));
-    let address = cluster.agents[0].spec.http();
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(cluster::PATIENCE)).unwrap();
-    let request = b"GET /v1/agent/monitor?loglevel=debug HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    std::io::Write::write_all(&mut stream, request).unwrap();
+    let address = format!("-http-addr={}", cluster.agents[0].spec.http());
+    let mut monitor = std::process::Command::new(cluster::program())
+        .args(["monitor", &address, "-log-level=debug"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut seen = String::new();
+    let mut out = monitor.stdout.take().unwrap();
     // The last lines come at once.
     while !seen.contains("[INFO]") {
         let mut bytes = [0; 4096];
-        let length = std::io::Read::read(&mut stream, &mut bytes).unwrap();
+        let length = std::io::Read::read(&mut out, &mut bytes).unwrap();
         assert_ne!(length, 0, "{seen}");
         seen.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
 }

@@ -7,6 +7,7 @@ mod detection;
 mod failover;
 mod forming;
 mod leaving;
+mod namespaces;
 mod partition;
 mod restore;
 mod rounds;
