@@ -143,3 +143,16 @@ fn starved_members_bury_no_healthy_one() {
         assert!(healthy.is_empty(), "seed {seed}, {how:?}: {healthy:?}");
     }
 }
+
+/// A suspicion is short in a small pool, so that who starves has little time to notice its mistake.
+#[test]
+fn nor_do_they_in_a_small_pool() {
+    for seed in 0..30 {
+        for how in STARVATIONS {
+            let (healthy, _) = simulate(starve(seed, 3, 1, how));
+            assert!(healthy.is_empty(), "seed {seed}, {how:?}: {healthy:?}");
+            let (healthy, _) = simulate(starve(seed, 6, 2, how));
+            assert!(healthy.is_empty(), "seed {seed}, {how:?}: {healthy:?}");
+        }
+    }
+}
