@@ -232,6 +232,8 @@ pub struct Status {
     pub voters: Vec<Peer>,
     /// The members without one.
     pub learners: Vec<Peer>,
+    /// The entry of the log by which these became the members.
+    pub membership_index: u64,
     /// How long ago it last heard from its leader: zero if it leads, `None` if never.
     pub last_contact: Option<Duration>,
     /// Whether its log lost its end, so that it neither votes nor counts until it has caught up.
@@ -698,6 +700,7 @@ impl Consensus {
             leader: member.leadership.borrow().leader.clone(),
             voters: peers(membership.voter_ids().collect()),
             learners: peers(membership.learner_ids().collect()),
+            membership_index: metrics.membership_config.log_id().map_or(0, |id| id.index),
             last_contact: self.last_contact(),
             tail_lost: member.lost_tail.is_waiting(),
             syncs: counts.syncs,

@@ -122,7 +122,7 @@ fn configuration(core: &Core) -> RaftConfiguration {
     let learners = status.learners.into_iter().map(|peer| server(peer, false));
     RaftConfiguration {
         servers: voters.chain(learners).collect(),
-        index: status.commit_index,
+        index: status.membership_index,
     }
 }
 
