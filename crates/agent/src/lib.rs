@@ -48,6 +48,7 @@
 
 pub mod coordinates;
 pub mod join;
+pub mod members;
 pub mod servers;
 
 pub mod discover;
@@ -296,7 +297,7 @@ impl Agent {
 impl Identity {
     /// This node as a member, from its configuration: what it is to say of itself in gossip.
     pub fn member(&self, settings: &Settings) -> Member {
-        let Identity {
+        let Self {
             node,
             datacenter,
             id,

@@ -32,7 +32,7 @@ pub struct JoinError(pub Vec<String>);
 impl std::fmt::Display for JoinError {
     /// In the form that the original gives to several errors at once.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} error(s) occurred:\n", self.0.len())?;
+        writeln!(f, "{} error(s) occurred:", self.0.len())?;
         for reason in &self.0 {
             write!(f, "\n* {reason}")?;
         }

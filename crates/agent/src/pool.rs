@@ -34,7 +34,7 @@ impl Neighbours for Pool {
 
     fn coordinate(&self) -> Option<Coordinate> {
         self.gossip.coordinate().map(|coordinate| Coordinate {
-            vec: coordinate.vec.to_vec(),
+            vec: coordinate.vec.clone(),
             error: coordinate.error,
             adjustment: coordinate.adjustment,
             height: coordinate.height,

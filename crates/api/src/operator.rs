@@ -1,5 +1,7 @@
 //! `/v1/operator/`: who takes part in consensus, and the keys of gossip.
 
+use std::fmt::Write as _;
+
 use model::{KeyringPool, KeyringVerb, Operated, Operation, RaftConfiguration, RaftServer};
 use rpc::OperateOptions;
 
@@ -81,18 +83,21 @@ fn change_keys(call: Call<'_>, verb: fn(String) -> KeyringVerb) -> Result<Answer
     }))
 }
 
-/// What went wrong in each pool, in the form that the original gives to several errors at once.
+/// What went wrong in each pool, in the form that the original gives to several errors at once, and below each what the members say.
 fn refusals(pools: &[KeyringPool]) -> Option<String> {
-    let errors: Vec<&str> = pools
-        .iter()
-        .map(|pool| pool.error.as_str())
-        .filter(|error| !error.is_empty())
-        .collect();
-    if errors.is_empty() {
+    let failed = || pools.iter().filter(|pool| !pool.error.is_empty());
+    let count = failed().count();
+    if count == 0 {
         return None;
     }
-    let lines: String = errors.iter().map(|error| format!("\n* {error}")).collect();
-    Some(format!("{} error(s) occurred:\n{lines}", errors.len()))
+    let mut text = format!("{count} error(s) occurred:\n");
+    for pool in failed() {
+        let _ = write!(text, "\n* {}", pool.error);
+        for (member, message) in &pool.messages {
+            let _ = write!(text, "\n  {member}: {message}");
+        }
+    }
+    Some(text)
 }
 
 /// Answers of members find their way by themselves here; what later clients ask for is checked all the same.

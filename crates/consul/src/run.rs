@@ -16,6 +16,7 @@ use crate::config::{self, Settings};
 use crate::logging::Log;
 use crate::metrics::InMemory;
 
+mod figures;
 mod http_threads;
 mod joining;
 mod node;
@@ -87,9 +88,13 @@ async fn run(
     // Before anything is opened, so that a signal during the start isn't lost.
     let mut signals = Signals::listen(figures)?;
     let tls = Tls::load(settings.tls.clone())?;
-    if let Some(data_dir) = &settings.data_dir {
-        node::make_private(data_dir)?;
-    }
+    let _data_dir = match &settings.data_dir {
+        Some(data_dir) => {
+            node::make_private(data_dir)?;
+            Some(node::take(data_dir)?)
+        }
+        None => None,
+    };
     settings.node_id = node_id::settle(settings.data_dir.as_deref(), settings.node_id.as_deref())?;
     let (identity, shown) = shown::describe(&settings);
     let node = Node::start(&settings, &identity, &shown, &tls).await?;
@@ -200,9 +205,12 @@ async fn run(
     match end {
         None => Ok(LEFT),
         Some(End::Signal(_)) if is_leaving => Ok(LEFT),
-        Some(End::Signal(_) | End::Left(_)) => Ok(STOPPED),
-        Some(End::Failed(reason)) => Err(anyhow::anyhow!("this server had to stop: {reason}")),
-        Some(End::Alone(exhausted)) => Err(exhausted.into()),
+        // Who found nobody has said so in the log.
+        Some(End::Signal(_) | End::Left(_) | End::Alone(Exhausted)) => Ok(STOPPED),
+        Some(End::Failed(reason)) => {
+            say(&format!("==> this server had to stop: {reason}"));
+            Ok(STOPPED)
+        }
         Some(End::Served(served)) => {
             served.context("serving HTTP")?;
             Ok(STOPPED)

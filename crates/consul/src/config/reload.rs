@@ -75,11 +75,6 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
             old.raft_multiplier != new.raft_multiplier,
         ),
         ("bind_addr", old.bind_addr != new.bind_addr),
-        ("advertise_addr", old.advertise_addr != new.advertise_addr),
-        (
-            "advertise_addr_wan",
-            old.advertise_addr_wan != new.advertise_addr_wan,
-        ),
         ("client_addr", old.client_addr != new.client_addr),
         ("unix_sockets", old.unix_sockets != new.unix_sockets),
         ("ports.dns", o.dns != n.dns),
@@ -148,6 +143,12 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
     ]);
 
     // These follow from others unless they were given, and are named only where the others don't explain it.
+    if !restart.contains(&"bind_addr") {
+        restart.extend(changed(&[(
+            "advertise_addr",
+            old.advertise_addr != new.advertise_addr,
+        )]));
+    }
     let same = |keys: &[&str]| !keys.iter().any(|key| restart.contains(key));
     let derived = changed(&[
         (
@@ -164,11 +165,18 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
         ),
         (
             "advertise_addrs.serf_lan",
-            old.lan.advertise != new.lan.advertise && same(&["advertise_addr", "ports.serf_lan"]),
+            old.lan.advertise != new.lan.advertise
+                && same(&["bind_addr", "advertise_addr", "ports.serf_lan"]),
         ),
         (
             "advertise_addrs.rpc",
-            old.rpc_advertise != new.rpc_advertise && same(&["advertise_addr", "ports.server"]),
+            old.rpc_advertise != new.rpc_advertise
+                && same(&["bind_addr", "advertise_addr", "ports.server"]),
+        ),
+        (
+            "advertise_addr_wan",
+            old.advertise_addr_wan != new.advertise_addr_wan
+                && same(&["bind_addr", "advertise_addr"]),
         ),
     ]);
     restart.extend(derived);
@@ -246,5 +254,13 @@ mod tests {
             ]
         );
         assert_eq!(differences(&new, &new), Reload::default());
+        // Nor the addresses that follow from another address.
+        let moved = differences(&settings("{}"), &settings(r#"{"bind_addr": "10.0.0.2"}"#));
+        assert_eq!(moved.restart, ["bind_addr"]);
+        let told = settings(r#"{"advertise_addr": "10.0.0.2"}"#);
+        assert_eq!(
+            differences(&settings("{}"), &told).restart,
+            ["advertise_addr"]
+        );
     }
 }

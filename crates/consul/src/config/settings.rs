@@ -387,7 +387,7 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         session_ttl_min,
         disable_coordinates: given.on("disable_coordinates"),
         warnings,
-        no_effect: given.keys_with(Effect::Later),
+        no_effect: given.asked_in_vain(),
         ignored: given.keys_with(Effect::Ignored),
     })
 }
@@ -460,6 +460,18 @@ impl<'a> Given<'a> {
             .into_iter()
             .flatten()
             .map(|(name, value)| (name.as_str(), value.as_str().unwrap_or("")))
+    }
+
+    /// What was asked for and is not there yet; to switch off what isn't there is to get what one asked for.
+    fn asked_in_vain(self) -> Vec<String> {
+        let mut keys = self.keys_with(Effect::Later);
+        let is_off = |key: &String| match key.as_str() {
+            "ports.dns" => self.int("ports.dns").is_some_and(|port| port < 0),
+            "disable_remote_exec" => self.on("disable_remote_exec"),
+            _ => false,
+        };
+        keys.retain(|key| !is_off(key));
+        keys
     }
 
     fn keys_with(self, effect: Effect) -> Vec<String> {
@@ -1184,6 +1196,8 @@ mod tests {
             ]
         );
         assert_eq!(settings.ignored, ["atlas_token", "ports.rpc"]);
+        let off = server(r#"{"ports": {"dns": -1}, "disable_remote_exec": true}"#).unwrap();
+        assert_eq!(off.no_effect, [""; 0]);
     }
 
     #[test]

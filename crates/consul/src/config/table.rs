@@ -177,7 +177,8 @@ fn any_value(key: &Key) -> Value {
     match key.shape {
         Shape::Text => json!(text),
         Shape::Int => json!(7),
-        Shape::Bool => json!(true),
+        // What it switches on is what isn't there.
+        Shape::Bool => json!(key.path != "disable_remote_exec"),
         Shape::Duration => json!("9h"),
         Shape::List => json!([text]),
         Shape::Map => json!({"a": "b"}),

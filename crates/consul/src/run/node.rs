@@ -18,6 +18,7 @@ use server::{Parts, PoolTransport, Server, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::figures::{self, Counted};
 use super::say;
 use crate::config::Settings;
 
@@ -93,21 +94,29 @@ impl Node {
             &settings.datacenter,
         );
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = Vec::new();
+        let mut tasks = vec![spawn_until(
+            &stopped,
+            agent::members::report(gossip.clone()),
+        )];
         let (cluster, role) = if let Some(listener) = listener {
             let server = start_server(settings, &gossip, &pool).await?;
-            let answering = listener.serve(server.serve(), Some(tls.clone()), until(&stopped));
+            let counted = Arc::new(Counted(server.serve()));
+            let answering = listener.serve(counted, Some(tls.clone()), until(&stopped));
             tasks.push(tokio::spawn(answering));
-            (server.cluster(), Role::Server(Arc::new(server)))
+            let server = Arc::new(server);
+            tasks.push(spawn_until(
+                &stopped,
+                figures::follow_leaders(Arc::clone(&server)),
+            ));
+            (server.cluster(), Role::Server(server))
         } else {
             let distant = Distant::new(Arc::new(pool.clone()), Servers::new(rand::random()));
             let (gossip, datacenter) = (gossip.clone(), settings.datacenter.clone());
-            let (servers, stopped) = (distant.clone(), until(&stopped));
-            tasks.push(tokio::spawn(async move {
+            let servers = distant.clone();
+            tasks.push(spawn_until(&stopped, async move {
                 let members = || gossip.members_count();
                 tokio::select! {
                     biased;
-                    () = stopped => {}
                     () = agent::servers::follow(gossip.clone(), datacenter, servers.clone()) => {}
                     () = servers.rebalance(members) => {}
                 }
@@ -121,15 +130,13 @@ impl Node {
                 settings.acl_token.as_str().into(),
                 rand::random(),
             );
-            let stopped = until(&stopped);
-            tasks.push(tokio::spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = stopped => {}
-                    () = tell => {}
-                }
-            }));
+            tasks.push(spawn_until(&stopped, tell));
         }
+        let server = match &role {
+            Role::Server(server) => Some(Arc::clone(server)),
+            Role::Client(_) => None,
+        };
+        tasks.push(spawn_until(&stopped, figures::look(gossip.clone(), server)));
         Ok(Self {
             gossip,
             cluster,
@@ -183,6 +190,21 @@ fn until(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + u
     }
 }
 
+/// Runs a part of the agent until it has ended or the agent is to stop.
+fn spawn_until(
+    stopped: &watch::Receiver<bool>,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let stopped = until(stopped);
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            () = stopped => {}
+            () = work => {}
+        }
+    })
+}
+
 /// A folder that only its owner may look into: it holds every secret of the cluster.
 pub(super) fn make_private(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
@@ -191,6 +213,29 @@ pub(super) fn make_private(folder: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(folder);
     made.with_context(|| format!("creating the data directory {}", folder.display()))
+}
+
+/// Takes the folder for this process alone, as long as what is returned lives: two agents would overwrite each other's files.
+///
+/// The system gives it back when the process ends, however that comes about.
+pub(super) fn take(folder: &Path) -> anyhow::Result<fs::File> {
+    let opened = fs::File::open(folder)
+        .with_context(|| format!("opening the data directory {}", folder.display()))?;
+    match opened.try_lock() {
+        Ok(()) => Ok(opened),
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "the data directory {} is in use by another agent",
+            folder.display()
+        ),
+        // A file system without locks can't tell us of others.
+        Err(fs::TryLockError::Error(why)) => {
+            tracing::warn!(
+                "cannot make sure that no other agent uses the data directory {}: {why}",
+                folder.display()
+            );
+            Ok(opened)
+        }
+    }
 }
 
 /// The keys of gossip, if it is encrypted.
@@ -204,8 +249,9 @@ fn keyring(settings: &Settings) -> anyhow::Result<Option<Keyring>> {
         return Ok(keyring.transpose()?);
     };
     let path = data_dir.join(KEYS_FILE);
+    // The error names the file, and what is wrong with it.
     let loaded = Keyring::load_or_create(&path, given)
-        .with_context(|| format!("Failed to configure keyring {}", path.display()))?;
+        .map_err(|why| anyhow::anyhow!("Failed to configure keyring: {why}"))?;
     Ok(loaded.map(|loaded| {
         if loaded.ignored_given {
             say("==> WARNING: LAN keyring exists but -encrypt given, using keyring");
@@ -316,4 +362,19 @@ async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyh
         gossip: Some(gossip.clone()),
     };
     Ok(Server::start(config, log, parts, start).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_belongs_to_one_agent() {
+        let room = tempfile::tempdir().unwrap();
+        let mine = take(room.path()).unwrap();
+        let why = take(room.path()).unwrap_err().to_string();
+        assert!(why.ends_with("is in use by another agent"), "{why}");
+        drop(mine);
+        take(room.path()).unwrap();
+    }
 }

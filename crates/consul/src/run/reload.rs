@@ -35,17 +35,23 @@ impl Reload<'_> {
     fn apply(&mut self) -> Result<(), String> {
         let new = (self.reread)()?;
         let changes = differences(&self.current, &new);
-        // Files may have new contents under the same names. Their names themselves need a restart.
-        self.tls.reload().map_err(|why| why.to_string())?;
+        // Files may have new contents under the same names.
+        self.tls
+            .reload_from(&new.tls)
+            .map_err(|why| why.to_string())?;
         for change in &changes.live {
             match change {
                 Live::LogLevel => {
                     self.log.set_level(new.log_level);
                     self.current.log_level = new.log_level;
                 }
-                Live::TlsFiles => tracing::warn!(
-                    "other TLS files take effect at the next start of this agent; new contents under the same names do at once"
-                ),
+                Live::TlsFiles => {
+                    let (current, new) = (&mut self.current.tls, &new.tls);
+                    current.ca_file.clone_from(&new.ca_file);
+                    current.cert_file.clone_from(&new.cert_file);
+                    current.key_file.clone_from(&new.key_file);
+                    tracing::info!("new connections use other TLS files");
+                }
                 Live::NodeMeta => self.current.node_meta.clone_from(&new.node_meta),
                 Live::LeaveOnTerminate => self.current.leave_on_terminate = new.leave_on_terminate,
                 Live::SkipLeaveOnInterrupt => {
@@ -61,8 +67,11 @@ impl Reload<'_> {
         }
         let (_, settings) = shown::describe(&self.current);
         self.agent.set_settings(settings);
-        for key in changes.restart {
-            tracing::warn!("the new value of {key} takes effect at the next start of this agent");
+        if !changes.restart.is_empty() {
+            tracing::warn!(
+                "new values that take effect at the next start of this agent: {}",
+                changes.restart.join(", ")
+            );
         }
         tracing::info!("the configuration was read again");
         Ok(())

@@ -160,6 +160,8 @@ pub(super) fn complain(settings: &Settings) {
 /// The figures that `consul info` shows, under the original's names.
 pub(super) fn stats(node: &Node, settings: &Settings) -> impl Stats + use<> {
     let gossip = node.gossip.clone();
+    // Of the runtime that everything but HTTP runs on; whoever asks may be on another one.
+    let tasks = tokio::runtime::Handle::current().metrics();
     let (bootstrap, is_server) = (settings.bootstrap, settings.server);
     let role = match &node.role {
         node::Role::Server(server) => node::Role::Server(server.clone()),
@@ -168,7 +170,7 @@ pub(super) fn stats(node: &Node, settings: &Settings) -> impl Stats + use<> {
     move || {
         let mut sections = vec![
             ("agent", of_agent(is_server)),
-            ("runtime", of_runtime()),
+            ("runtime", of_runtime(tasks.num_alive_tasks())),
             ("serf_lan", of_gossip(&gossip)),
         ];
         match &role {
@@ -199,14 +201,15 @@ fn of_agent(is_server: bool) -> Section {
     ])
 }
 
-fn of_runtime() -> Section {
+/// What counts as goroutines in the original are tasks here.
+fn of_runtime(tasks: usize) -> Section {
     let cores = thread::available_parallelism()
         .map_or(1, usize::from)
         .to_string();
     section(&[
         ("arch", std::env::consts::ARCH.to_owned()),
         ("cpu_count", cores.clone()),
-        ("goroutines", "0".to_owned()),
+        ("goroutines", tasks.to_string()),
         ("max_procs", cores),
         ("os", std::env::consts::OS.to_owned()),
         ("version", format!("rust {}", release::COMPILER)),

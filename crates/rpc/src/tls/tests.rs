@@ -650,7 +650,7 @@ async fn other_files_hold_for_new_connections() {
 
     let other = authority.sign("n2", SERVER);
     let moved = Config {
-        cert_file: Some(other.cert.clone()),
+        cert_file: Some(other.certificate.clone()),
         key_file: Some(other.key.clone()),
         ..config.clone()
     };
