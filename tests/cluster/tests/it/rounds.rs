@@ -54,6 +54,7 @@ fn go_through(chance: &mut Chance, servers: usize) {
         clients.wait_for_writes(chance.between(20, 150));
         let trouble = TROUBLE[chance.place(TROUBLE.len())];
         println!("  {trouble:?}");
+        let before = clients.errors().len();
         meet(&mut cluster, chance, &clients, trouble);
         // Healthy again before the next.
         clients.avoid(None);
@@ -68,6 +69,9 @@ fn go_through(chance: &mut Chance, servers: usize) {
         cluster.wait_until_writable();
         cluster.wait_for_voters(&all);
         clients.wait_for_write_after(clients.now());
+        for error in clients.errors().iter().skip(before) {
+            println!("    {error:?}");
+        }
     }
     let (restores, saves) = clients.bulk();
     println!(
