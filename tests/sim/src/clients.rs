@@ -55,6 +55,7 @@ pub(crate) fn spawn(
     for place in 0..places {
         tasks.spawn(client().look_at(place));
         tasks.spawn(client().wait_at(place));
+        tasks.spawn(client().read_at(place));
     }
     if restores {
         tasks.spawn(client().restore());
@@ -225,9 +226,10 @@ impl Client {
         });
     }
 
-    async fn write(&self, front: &Front, command: Command) -> Told<Reply> {
+    async fn write(&mut self, front: &Front, command: Command) -> Told<Reply> {
+        let patience = Duration::from_millis(self.chance.random_range(1_500..12_000));
         let call = front.cluster.write(command, WriteOptions::default());
-        self.world.ask(front, PATIENCE, call).await
+        self.world.ask(front, patience, call).await
     }
 
     /// Does one thing to a key and notes what it was told.
@@ -276,7 +278,7 @@ impl Client {
             key: Text::from(key_name(key)),
         };
         let call = front.cluster.read(question, options);
-        match self.world.ask(front, PATIENCE, call).await {
+        match self.world.ask(front, READ_PATIENCE, call).await {
             Told::Answer(found) => {
                 let row = found.answer.map(|entry| row_of(&self.world, &entry));
                 self.seen.insert(key, row);
@@ -287,7 +289,7 @@ impl Client {
     }
 
     /// `None` if nothing was done.
-    async fn change(&self, front: &Front, key: u32, action: &Action) -> Option<Outcome> {
+    async fn change(&mut self, front: &Front, key: u32, action: &Action) -> Option<Outcome> {
         let id = |session: SessionNumber| {
             self.world.with(|state| {
                 let mut known = state.sessions.iter();
@@ -356,6 +358,19 @@ impl Client {
                 continue;
             };
             glimpse(&self.world, &front).await;
+        }
+    }
+
+    /// Reads keys at one server, however it fares, and does not wait long: a leader that was deposed and doesn't know it
+    /// is found by those who keep asking it.
+    async fn read_at(mut self, place: usize) {
+        while !self.world.ends() {
+            self.pause(100, 700).await;
+            let key = self.chance.random_range(0..KEYS);
+            let Some(front) = self.world.front(place) else {
+                continue;
+            };
+            self.act(&front, key, Action::Get).await;
         }
     }
 
@@ -506,6 +521,9 @@ impl Client {
         }
     }
 }
+
+/// How long a client waits for the answer to a question, of which nothing depends.
+const READ_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How often clients ask some server or other rather than the leader.
 const ANYWHERE: f64 = 0.6;
