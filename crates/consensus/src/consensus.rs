@@ -342,7 +342,9 @@ impl Consensus {
         } else {
             identity.vote
         };
+        let standing = Standing::default();
         let network = Network {
+            standing: standing.clone(),
             transport,
             me: config.peer(identity.id),
             addresses: Addresses::default(),
@@ -389,7 +391,6 @@ impl Consensus {
                 }
             });
         }
-        let standing = Standing::default();
         let watchdog = Watchdog::new(identity.id, &raft, &log, &standing, &config);
         tasks.spawn(watchdog.run(stop.clone()));
         let addresses = network.addresses.clone();
@@ -535,14 +536,14 @@ impl Consensus {
         if permit.is_err() || member.stop.is_stopped() {
             return Err(ProposeError::Stopped);
         }
-        if member.standing.is_stalled() {
+        if member.standing.is_aside() {
             // The library would take it and never come to an end.
             return Err(ProposeError::NotLeader { leader: None });
         }
         tokio::select! {
             biased;
             proposed = self.propose_unbounded(command) => proposed,
-            () = member.standing.stalled() => Err(ProposeError::OutcomeUnknown),
+            () = member.standing.aside() => Err(ProposeError::OutcomeUnknown),
         }
     }
 
@@ -589,7 +590,7 @@ impl Consensus {
     /// Returns when this server has proved that it led after the call began, and has applied all that was committed
     /// then: a read that follows sees every write that was acknowledged before. All that wait share one round.
     pub async fn read_barrier(&self) -> Result<(), BarrierError> {
-        if self.member.standing.is_stalled() {
+        if self.member.standing.is_aside() {
             return Err(BarrierError::NotLeader { leader: None });
         }
         let (waiter, passed) = oneshot::channel();
@@ -598,7 +599,11 @@ impl Consensus {
             .send(waiter)
             .await
             .map_err(|_| BarrierError::Stopped)?;
-        passed.await.unwrap_or(Err(BarrierError::Stopped))
+        tokio::select! {
+            biased;
+            passed = passed => passed.unwrap_or(Err(BarrierError::Stopped)),
+            () = self.member.standing.aside() => Err(BarrierError::NotLeader { leader: None }),
+        }
     }
 
     /// Whether this leader may answer from its machine without asking anybody: it has applied all that was committed
@@ -660,6 +665,11 @@ impl Consensus {
     pub fn last_contact(&self) -> Option<Duration> {
         if self.member.leadership.borrow().is_leader {
             Some(Duration::ZERO)
+        } else if self.member.standing.is_unheard() {
+            // What this server has is as old as the last answer of those who may have elected another since.
+            let metrics = self.member.raft.metrics();
+            let acked = metrics.borrow_watched().last_quorum_acked;
+            acked.map(|acked| acked.elapsed())
         } else {
             self.member.contact.age()
         }

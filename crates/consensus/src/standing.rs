@@ -1,4 +1,5 @@
-//! Whether a server that leads may act as a leader: not while its log can't be written, nor once it hands over.
+//! Whether a server that leads may act as a leader: not while its log can't be written or nobody answers it, nor once it
+//! hands over.
 //!
 //! The Raft library goes on leading as long as a majority answers its heartbeats, and those need no disk. A leader whose
 //! disk hangs would keep its lease for ever, though nothing that it writes becomes durable here, and could not even write
@@ -6,6 +7,12 @@
 //! shortest election timeout, which is noticed within a heartbeat, this server counts as no leader from then on. It asks
 //! the voter that holds most to take over, and sends no more heartbeats, so that the others elect somebody if that one
 //! doesn't. When the disk works again, it takes part as before.
+//!
+//! Nor does the library mind that no majority answers. Such a leader can't do anything, but if it is still heard, its
+//! heartbeats keep all others from electing one that could. So when it was not answered for the longest election timeout,
+//! it counts as no leader, and falls silent for long enough that the others elect somebody. If it then still leads,
+//! because nobody else can be elected either, it speaks again for a while, and so on in turns: perhaps its log is the one
+//! that is needed.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,8 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Instant, RaftMetrics, ServerState};
+use openraft::{Instant as _, RaftMetrics, ServerState};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::log::{EntryId, Log};
@@ -31,10 +39,12 @@ pub(crate) struct Standing {
 #[derive(Debug, Default)]
 struct Shared {
     is_stalled: AtomicBool,
+    is_unheard: AtomicBool,
+    is_silent: AtomicBool,
     /// The term in which this leader began to hand over; the library never lets it lead again in that term.
     handed_over: AtomicU64,
     changed: Notify,
-    stalled: Notify,
+    set_aside: Notify,
 }
 
 impl Standing {
@@ -45,21 +55,44 @@ impl Standing {
     }
 
     fn set_stalled(&self, is_stalled: bool) {
-        if self.shared.is_stalled.swap(is_stalled, Ordering::AcqRel) != is_stalled {
+        self.set(&self.shared.is_stalled, is_stalled);
+    }
+
+    fn set_unheard(&self, is_unheard: bool) {
+        self.set(&self.shared.is_unheard, is_unheard);
+    }
+
+    fn set(&self, flag: &AtomicBool, value: bool) {
+        if flag.swap(value, Ordering::AcqRel) != value {
             self.shared.changed.notify_waiters();
-            if is_stalled {
-                self.shared.stalled.notify_waiters();
+            if value {
+                self.shared.set_aside.notify_waiters();
             }
         }
     }
 
-    pub(crate) fn is_stalled(&self) -> bool {
+    fn is_stalled(&self) -> bool {
         self.shared.is_stalled.load(Ordering::Acquire)
+    }
+
+    /// Whether this server leads, as far as the library knows, and no majority answers it.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.shared.is_unheard.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing can become of what a leader does.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.is_stalled() || self.is_unheard()
+    }
+
+    /// Whether this server says nothing to its peers, so that they elect another.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.shared.is_silent.load(Ordering::Acquire)
     }
 
     /// Whether the leader of this term, which is this server, may act as one.
     pub(crate) fn may_lead(&self, term: u64) -> bool {
-        !self.is_stalled() && self.shared.handed_over.load(Ordering::Acquire) < term
+        !self.is_aside() && self.shared.handed_over.load(Ordering::Acquire) < term
     }
 
     /// Returns when the standing changes. What changes before the future is first polled is missed.
@@ -67,17 +100,17 @@ impl Standing {
         self.shared.changed.notified().await;
     }
 
-    /// Returns when the log can't be written any more.
-    pub(crate) async fn stalled(&self) {
-        let mut stalled = pin!(self.shared.stalled.notified());
-        stalled.as_mut().enable();
-        if !self.is_stalled() {
-            stalled.await;
+    /// Returns when nothing can become any more of what a leader does.
+    pub(crate) async fn aside(&self) {
+        let mut aside = pin!(self.shared.set_aside.notified());
+        aside.as_mut().enable();
+        if !self.is_aside() {
+            aside.await;
         }
     }
 }
 
-/// Looks whether the log can still be written, and hands over when it can't.
+/// Looks whether the log can still be written, and hands over when it can't; and whether a leader is still answered.
 pub(crate) struct Watchdog {
     pub(crate) id: NodeId,
     pub(crate) raft: Raft,
@@ -87,9 +120,24 @@ pub(crate) struct Watchdog {
     pub(crate) interval: Duration,
     /// How long a write may take.
     pub(crate) bound: Duration,
-    /// How lately a successor must have answered.
+    /// How lately a successor must have answered, and a majority a leader.
     pub(crate) lately: Duration,
+    /// Since when no majority has answered, as of the term in which this server leads.
+    pub(crate) unheard: Option<Unheard>,
 }
+
+/// A leader that nobody answers.
+pub(crate) struct Unheard {
+    term: u64,
+    since: Instant,
+}
+
+/// How many of the longest election timeouts a leader that nobody answers is silent: a follower stands for election after
+/// at most two, and has to be elected.
+const SILENT_FOR: u32 = 4;
+
+/// How many of them it then speaks before it is silent again.
+const SPEAKS_FOR: u32 = 2;
 
 impl Watchdog {
     pub(crate) fn new(
@@ -107,15 +155,23 @@ impl Watchdog {
             interval: config.heartbeat_interval,
             bound: config.election_timeout_min,
             lately: config.election_timeout_max,
+            unheard: None,
         }
     }
 
-    pub(crate) async fn run(self, stop: Stop) {
+    pub(crate) async fn run(mut self, stop: Stop) {
+        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = stop.stopped() => return,
                 () = tokio::time::sleep(self.interval) => {}
+            }
+            // One that was held up itself has not listened either.
+            let is_late = looked.elapsed() > self.interval * 2;
+            looked = Instant::now();
+            if !is_late {
+                self.listen(looked);
             }
             let waits = self.log.waits_for();
             if waits <= self.bound {
@@ -149,6 +205,61 @@ impl Watchdog {
                 }
             }
         }
+    }
+
+    /// Whether a majority answers this server if it leads; if not, when it speaks.
+    fn listen(&mut self, now: Instant) {
+        let (term, leads, acked) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let has_others = metrics.membership_config.membership().voter_ids().count() > 1;
+            let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+            (
+                metrics.current_term,
+                leads && has_others,
+                metrics.last_quorum_acked,
+            )
+        };
+        let was_answered = acked.is_some_and(|acked| acked.elapsed() < self.lately);
+        if !leads || was_answered {
+            if self.unheard.take().is_some() && self.standing.is_unheard() && leads {
+                tracing::info!("a majority answers again, this server leads on");
+            }
+            self.standing
+                .shared
+                .is_silent
+                .store(false, Ordering::Release);
+            self.standing.set_unheard(false);
+            return;
+        }
+        let since = match &self.unheard {
+            Some(unheard) if unheard.term == term => unheard.since,
+            // A leader that was only just elected gets as much time to be answered.
+            _ => {
+                self.unheard = Some(Unheard { term, since: now });
+                now
+            }
+        };
+        let unheard_for = now.saturating_duration_since(since);
+        let grace = if acked.is_some() {
+            self.interval
+        } else {
+            self.lately
+        };
+        if unheard_for < grace {
+            return;
+        }
+        if !self.standing.is_unheard() {
+            tracing::warn!("no majority answers this server, it does not lead until one does");
+            self.standing.set_unheard(true);
+        }
+        let round = self.lately * (SILENT_FOR + SPEAKS_FOR);
+        let in_round = (unheard_for - grace).as_nanos() % round.as_nanos().max(1);
+        let is_silent = in_round < (self.lately * SILENT_FOR).as_nanos();
+        self.standing
+            .shared
+            .is_silent
+            .store(is_silent, Ordering::Release);
     }
 
     /// The term in which this server leads others, and who could, if it didn't hand over yet. One that is alone has

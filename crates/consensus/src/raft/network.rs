@@ -21,6 +21,7 @@ use super::machine::CheckpointFile;
 use super::{Address, Membership, Types, Vote, from_log_id};
 use crate::checkpoint;
 use crate::peer::{NodeId, Peer};
+use crate::standing::Standing;
 use crate::transport::{Transport, TransportError};
 
 /// Bytes of a checkpoint in one message.
@@ -45,6 +46,8 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
+    /// Whether this server may speak.
+    pub(crate) standing: Standing,
     /// This server.
     pub(crate) me: Peer,
     pub(crate) addresses: Addresses,
@@ -123,6 +126,8 @@ pub(crate) enum CallError {
     Timeout(Duration),
     #[error("refused: {0}")]
     Refused(String),
+    #[error("this server is silent, so that another is elected")]
+    Silent,
     #[error("malformed answer: {0}")]
     Malformed(&'static str),
 }
@@ -135,6 +140,9 @@ impl Network {
         request: Request,
         timeout: Duration,
     ) -> Result<Response, CallError> {
+        if self.standing.is_silent() {
+            return Err(CallError::Silent);
+        }
         let message = Envelope {
             to: peer.id,
             request,
@@ -156,9 +164,9 @@ impl From<CallError> for RPCError<Types> {
     fn from(error: CallError) -> Self {
         match error {
             // The library waits a little before it tries again.
-            CallError::Transport(TransportError::Unreachable(_)) | CallError::Refused(_) => {
-                Self::Unreachable(Unreachable::from_string(error))
-            }
+            CallError::Transport(TransportError::Unreachable(_))
+            | CallError::Refused(_)
+            | CallError::Silent => Self::Unreachable(Unreachable::from_string(error)),
             CallError::Transport(TransportError::Broken(_))
             | CallError::Timeout(_)
             | CallError::Malformed(_) => Self::Network(NetworkError::from_string(error)),

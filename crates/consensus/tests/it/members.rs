@@ -537,3 +537,75 @@ fn a_server_that_lost_its_whole_log_learns_who_leads() {
         assert_eq!(again.machine.commands().len(), 5);
     });
 }
+
+#[test]
+fn a_leader_that_is_heard_but_hears_nobody_makes_room() {
+    run(async |world| {
+        let (places, old) = world.cluster(3).await;
+        let deposed = &places[old].consensus;
+        let term = deposed.status().term;
+        write(deposed, 1).await;
+        for other in places.iter().map(|place| place.consensus.id()) {
+            if other != deposed.id() {
+                world.network.cut(other, deposed.id());
+            }
+        }
+        let begun = Instant::now();
+        // A proposal on its way gets to know that nobody knows what becomes of it.
+        let proposed = deposed.propose(Bytes::from_static(b"lost?")).await;
+        assert!(
+            matches!(
+                proposed,
+                Err(ProposeError::OutcomeUnknown | ProposeError::NotLeader { .. })
+            ),
+            "{proposed:?}"
+        );
+        assert!(!deposed.leadership().borrow().is_leader);
+        assert_eq!(deposed.status().leader, None);
+        assert!(deposed.last_contact() > Some(Duration::ZERO));
+        let new = leader(&places, Some(term)).await;
+        assert_ne!(new, old);
+        let longest = World::config(1).election_timeout_max;
+        assert!(begun.elapsed() < longest * 10, "{:?}", begun.elapsed());
+        write(&places[new].consensus, 3).await;
+
+        world.network.heal();
+        let applied = places[new].machine.applied();
+        let caught_up = timeout(longest * 10, async {
+            while places[old].machine.applied() < applied {
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        caught_up.await.expect("the deposed leader does not follow");
+    });
+}
+
+#[test]
+fn a_leader_that_was_left_alone_leads_on_when_others_are_back() {
+    run(async |world| {
+        let (places, old) = world.cluster(3).await;
+        let lonely = &places[old].consensus;
+        let others: Vec<NodeId> = places
+            .iter()
+            .map(|place| place.consensus.id())
+            .filter(|id| *id != lonely.id())
+            .collect();
+        for other in &others {
+            world.network.cut(*other, lonely.id());
+            world.network.cut(lonely.id(), *other);
+            for another in &others {
+                world.network.cut(*other, *another);
+            }
+        }
+        let longest = World::config(1).election_timeout_max;
+        // For several rounds of silence and speech; nobody can be elected meanwhile.
+        sleep(longest * 20).await;
+        assert!(!lonely.leadership().borrow().is_leader);
+        assert_eq!(lonely.status().state, State::Follower);
+        world.network.heal();
+        let begun = Instant::now();
+        let now = leader(&places, None).await;
+        write(&places[now].consensus, 1).await;
+        assert!(begun.elapsed() < longest * 10, "{:?}", begun.elapsed());
+    });
+}
