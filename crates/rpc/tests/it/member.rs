@@ -255,8 +255,9 @@ pub(crate) fn value_of(response: Response) -> Vec<u8> {
 /// Returns when the condition holds.
 pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        let mut looks = tokio::time::interval(Duration::from_millis(1));
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            looks.tick().await;
         }
     });
     waited.await.expect("the condition holds in time");

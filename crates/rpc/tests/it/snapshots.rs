@@ -1,7 +1,6 @@
 //! Snapshots on connections of their own.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use model::Error;
@@ -65,14 +64,14 @@ async fn who_does_not_read_holds_up_who_writes() {
         .unwrap();
     save.archive.next().await.unwrap().unwrap();
     // Settles where sockets and queues are full, far below what an endless source could give.
-    let mut last = 0;
-    for _ in 0..200 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        if pieces() == last && last > 0 {
-            break;
-        }
-        last = pieces();
-    }
+    let (mut last, mut still) = (0, 0);
+    until(|| {
+        let now = pieces();
+        still = if now == last { still + 1 } else { 0 };
+        last = now;
+        now > 0 && still == 20
+    })
+    .await;
     assert!(last < 1000, "{last} pieces of 100 kB");
     drop(save);
     // The source hears of it.
