@@ -122,7 +122,7 @@ async fn run(
         .transpose()?;
     shown::banner(&settings, &node, &tls);
     log.release();
-    shown::complain(&settings);
+    shown::complain(&settings, &node);
 
     let helpers = Helpers::start(&engine, &listeners, &stopped);
     let until = {

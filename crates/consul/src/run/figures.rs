@@ -31,7 +31,9 @@ pub(super) async fn look(gossip: Gossip, server: Option<Arc<Server>>) {
         if let Some(server) = &server {
             let log = server.status().log;
             let now = log.entries_written;
-            metrics::counter!("raft.leader.dispatchLog").increment(now.saturating_sub(written));
+            if now > written {
+                metrics::counter!("raft.leader.dispatchLog").increment(now - written);
+            }
             written = now;
             if let Some(ago) = log.last_contact {
                 metrics::gauge!("raft.lastContact").set(ago.as_secs_f64() * 1000.0);

@@ -141,8 +141,22 @@ pub(super) fn banner(settings: &Settings, node: &Node, tls: &Tls) {
     say("\n==> Log data will now stream in as it occurs:\n");
 }
 
-/// Says once what was asked for in vain.
-pub(super) fn complain(settings: &Settings) {
+/// Says once what was asked for in vain, and what is missing.
+pub(super) fn complain(settings: &Settings, node: &Node) {
+    let knows_nobody = settings.lan.start_join.is_empty()
+        && settings.lan.retry_join.is_empty()
+        && settings.discovery.is_none();
+    let makes_none = !settings.bootstrap && !settings.dev && settings.bootstrap_expect.is_none();
+    if let node::Role::Server(server) = &node.role
+        && knows_nobody
+        && makes_none
+        && server.status().log.voters.is_empty()
+    {
+        tracing::warn!(
+            "no cluster yet, and nothing says how this server gets one: it is told neither to bootstrap nor whom to join; \
+             it waits until somebody joins it"
+        );
+    }
     if !settings.no_effect.is_empty() {
         tracing::warn!(
             "these settings have no effect in this version: {}",

@@ -5,4 +5,5 @@
 mod crash;
 mod http;
 mod process;
+mod signals;
 mod snapshots;

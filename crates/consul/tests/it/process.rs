@@ -129,6 +129,41 @@ impl Agent {
         answer.body
     }
 
+    /// Tells the agent something.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signalling the agent");
+    }
+
+    /// Waits until the agent has printed this.
+    pub(crate) fn prints(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "the agent doesn't print {text:?}:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the agent has ended by itself; its exit status, and what it has printed.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("asking for the process") {
+                return (status.code(), self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the agent doesn't end:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
     /// `kill -9`: nothing in the process gets to run any more.
     pub(crate) fn kill(mut self) {
         self.end();

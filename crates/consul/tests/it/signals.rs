@@ -1,0 +1,133 @@
+//! What a running agent does when the system or an operator tells it something, and with which status it ends.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::process::{Agent, free_ports};
+
+/// Runs an agent that ends by itself; its status and what it printed.
+fn ends(flags: &[&str], configuration: &Path, text: &str) -> (Option<i32>, String) {
+    std::fs::write(configuration, text).unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_consul"))
+        .args(["agent", "-bind=127.0.0.1", "-client=127.0.0.1"])
+        .arg(format!("-config-file={}", configuration.display()))
+        .args(flags)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
+    (ended.status.code(), printed)
+}
+
+#[test]
+fn a_signal_ends_a_server_and_a_wish_lets_it_leave() {
+    let room = tempfile::tempdir().unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        let agent = Agent::start(room.path());
+        agent.signal(signal);
+        let (status, log) = agent.ended();
+        assert_eq!(status, Some(1), "{log}");
+        assert!(log.contains("==> Caught signal: "), "{log}");
+    }
+    let file = room.path().join("leave.json");
+    std::fs::write(&file, r#"{"leave_on_terminate": true}"#).unwrap();
+    let file = file.display().to_string();
+    let agent = Agent::start_as(room.path(), "one", &["-config-file", &file]);
+    agent.signal(Signal::TERM);
+    let (status, log) = agent.ended();
+    assert_eq!(status, Some(0), "{log}");
+
+    let agent = Agent::start(room.path());
+    agent.expect("PUT", "/v1/agent/leave", b"");
+    let (status, log) = agent.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(
+        log.contains("==> Gracefully shutting down agent..."),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_broken_configuration_changes_nothing_and_a_good_one_does() {
+    let room = tempfile::tempdir().unwrap();
+    let file = room.path().join("more.json");
+    std::fs::write(&file, "{}").unwrap();
+    let agent = Agent::start_as(
+        room.path(),
+        "one",
+        &["-config-file", &file.display().to_string()],
+    );
+    std::fs::write(&file, r#"{"nonsense": 1}"#).unwrap();
+    agent.signal(Signal::HUP);
+    agent.prints("==> Failed to reload configs\n");
+    std::fs::write(&file, r#"{"leave_on_terminate": true, "domain": "other"}"#).unwrap();
+    agent.signal(Signal::HUP);
+    agent.prints("at the next start of this agent: domain\n");
+    agent.prints("the configuration was read again\n");
+    agent.signal(Signal::TERM);
+    let (status, log) = agent.ended();
+    assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn a_data_directory_and_a_port_belong_to_one_agent() {
+    let room = tempfile::tempdir().unwrap();
+    let agent = Agent::start(room.path());
+    let [serf_lan] = free_ports();
+    let data_dir = format!("-data-dir={}", room.path().join("data").display());
+    let configuration = room.path().join("second.json");
+    let ports = format!(r#"{{"ports": {{"http": -1, "dns": -1, "serf_lan": {serf_lan}}}}}"#);
+    let (status, printed) = ends(&[&data_dir], &configuration, &ports);
+    assert_eq!(status, Some(1));
+    assert!(
+        printed.ends_with("is in use by another agent\n"),
+        "{printed}"
+    );
+    drop(agent);
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ports = format!(r#"{{"ports": {{"http": {port}, "dns": -1, "serf_lan": {serf_lan}}}}}"#);
+    let (status, printed) = ends(&[&data_dir], &configuration, &ports);
+    assert_eq!(status, Some(1));
+    assert!(
+        printed.contains(&format!(
+            "==> Error starting agent: listening for HTTP on 127.0.0.1:{port}: "
+        )),
+        "{printed}"
+    );
+}
+
+#[test]
+fn who_finds_nobody_gives_up_when_told_so() {
+    let room = tempfile::tempdir().unwrap();
+    let [serf_lan, nobody] = free_ports();
+    let data_dir = format!("-data-dir={}", room.path().join("data").display());
+    let configuration = room.path().join("agent.json");
+    let ports = format!(r#"{{"ports": {{"http": -1, "dns": -1, "serf_lan": {serf_lan}}}}}"#);
+    let nobody = format!("127.0.0.1:{nobody}");
+    let retry = [
+        &data_dir,
+        "-retry-join",
+        &nobody,
+        "-retry-max=1",
+        "-retry-interval=10ms",
+    ];
+    let (status, printed) = ends(&retry, &configuration, &ports);
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(printed.contains(", retrying in 10ms\n"), "{printed}");
+    assert!(
+        printed.ends_with("[ERR] agent: max join retry exhausted, exiting\n"),
+        "{printed}"
+    );
+
+    let (status, printed) = ends(&[&data_dir, "-join", &nobody], &configuration, &ports);
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(printed.contains("==> Joining cluster...\n"), "{printed}");
+    assert!(
+        printed.contains("* Failed to join 127.0.0.1: "),
+        "{printed}"
+    );
+}
