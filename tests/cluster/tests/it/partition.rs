@@ -11,8 +11,10 @@ fn a_leader_behind_a_partition_is_replaced_and_nobody_reads_what_is_past() {
     let relays = cluster.relays.as_ref().unwrap();
     let clients = Clients::start(&cluster.addresses(), 3, What::KEYS, &mut chance);
     clients.wait_for_writes(100);
+    let mut isolated = Vec::new();
     for link in [Link::STALLED, Link::CUT] {
         let leader = cluster.leader();
+        isolated.push(leader);
         relays.isolate(leader, link);
         clients.avoid(Some(leader));
         let first = clients.wait_for_write_after(clients.now());
@@ -25,7 +27,7 @@ fn a_leader_behind_a_partition_is_replaced_and_nobody_reads_what_is_past() {
         // Only who asks the one that is alone hears that nobody leads.
         for error in clients.errors() {
             let is_held_in_vain =
-                error.place == leader && error.answer.contains("No cluster leader");
+                isolated.contains(&error.place) && error.answer.contains("No cluster leader");
             assert!(is_held_in_vain, "{error:?}\n{}", cluster.logs());
         }
         if link.flow == Flow::Stalled {
@@ -38,15 +40,30 @@ fn a_leader_behind_a_partition_is_replaced_and_nobody_reads_what_is_past() {
 
 #[test]
 fn a_leader_that_is_not_heard_is_replaced() {
+    one_way(false);
+}
+
+/// Its heartbeats arrive, so that nobody else would think of an election, but no answer comes back.
+#[test]
+fn a_leader_that_hears_nobody_makes_room() {
+    one_way(true);
+}
+
+fn one_way(is_heard: bool) {
     let mut chance = Chance::seeded();
     let cluster = Cluster::form(&Plan::servers(3).routed());
     cluster.wait_for_voters(&[0, 1, 2]);
-    let relays = cluster.relays.as_ref().unwrap();
+    let relays = cluster.relays.as_ref().expect("a cluster with relays");
     let clients = Clients::start(&cluster.addresses(), 3, What::KEYS, &mut chance);
     clients.wait_for_writes(50);
     let leader = cluster.leader();
     for other in (0..3).filter(|at| *at != leader) {
-        relays.set(leader, other, Link::STALLED);
+        let (from, to) = if is_heard {
+            (other, leader)
+        } else {
+            (leader, other)
+        };
+        relays.set(from, to, Link::STALLED);
     }
     clients.avoid(Some(leader));
     let first = clients.wait_for_write_after(clients.now());

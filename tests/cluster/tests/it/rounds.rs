@@ -87,9 +87,10 @@ fn meet(cluster: &mut Cluster, chance: &mut Chance, clients: &Clients, trouble: 
     let any = chance.place(cluster.servers);
     let follower = (leader + 1 + chance.place(cluster.servers - 1)) % cluster.servers;
     let relays = cluster.relays.as_ref().expect("a cluster with relays");
-    let mut goes_on = || {
+    let further = chance.between(20, 100);
+    let goes_on = || {
         clients.wait_for_write_after(clients.now());
-        clients.wait_for_writes(chance.between(20, 100));
+        clients.wait_for_writes(further);
     };
     match trouble {
         Trouble::KillLeader => {
@@ -127,8 +128,13 @@ fn meet(cluster: &mut Cluster, chance: &mut Chance, clients: &Clients, trouble: 
             goes_on();
         }
         Trouble::OneWay => {
+            let is_heard = chance.percent(50);
             for other in (0..cluster.servers).filter(|at| *at != leader) {
-                relays.set(leader, other, Link::STALLED);
+                if is_heard {
+                    relays.set(other, leader, Link::STALLED);
+                } else {
+                    relays.set(leader, other, Link::STALLED);
+                }
             }
             clients.avoid(Some(leader));
             goes_on();
