@@ -221,15 +221,24 @@ fn plan(members: &Members<'_>, servers: &[Known], reaped: &BTreeSet<NodeId>) -> 
             steps.push(Step::Remove(peer.clone()));
             continue;
         }
-        let successor = servers.iter().find(|server| {
+        let is_member = |id: NodeId| members.all().any(|peer| peer.id == id);
+        let votes = |id: NodeId| members.voters.iter().any(|peer| peer.id == id);
+        // Those that are now what this member was.
+        let mut heirs = servers.iter().filter(|server| {
             known.is_none()
                 && server.is_alive()
-                && server.id.is_some_and(|id| {
-                    id != me.id && !members.all().any(|peer| peer.id == id) && !placed.contains(&id)
-                })
                 && (server.name == peer.name || server.address.to_string() == peer.address)
         });
+        let successor = heirs.clone().find(|server| {
+            server
+                .id
+                .is_some_and(|id| id != me.id && !is_member(id) && !placed.contains(&id))
+        });
         match successor {
+            // It lost its disk more than once, or a change broke off half way; what it is now votes already.
+            None if heirs.any(|server| server.id.is_some_and(votes)) => {
+                steps.push(Step::Remove(peer.clone()));
+            }
             Some(server) => {
                 placed.extend(server.id);
                 steps.push(Step::Replace(peer.id, server.clone()));
@@ -314,7 +323,7 @@ async fn take(core: &Core, members: &Members<'_>, step: &Step) -> Result<(), Str
         Step::Remove(peer) => {
             let voters = members.voters.iter().filter(|voter| voter.id != peer.id);
             tracing::info!(
-                "removing server '{}' at {}, which has left; {} are left to vote",
+                "removing server '{}' at {}, which is gone; {} are left to vote",
                 peer.name,
                 peer.address,
                 voters.count()
@@ -450,6 +459,14 @@ mod tests {
         assert!(
             matches!(&thief[..], [Step::Refuse(name, _)] if name == "d"),
             "{thief:?}"
+        );
+        // What is left of a life between two losses of the disk.
+        let servers = [&others[..], &[alive("b", 9, 2)]].concat();
+        let now = [peer("a", 1, 1), peer("b", 9, 2), peer("c", 3, 3)];
+        let gone = [peer("b", 8, 2)];
+        assert_eq!(
+            planned(&now, &gone, &servers, &[]),
+            [Step::Remove(gone[0].clone())]
         );
         // The half of a change that a former leader began.
         let servers = [&others[..], &[alive("b", 9, 2)]].concat();
