@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::join::Exhausted;
 use agent::{Agent, Parts, Pool, Wish};
@@ -37,6 +38,9 @@ const WISHES_MAX: usize = 16;
 
 /// The exit status of an agent that was told to stop without leaving, as the original has it.
 const STOPPED: u8 = 1;
+
+/// How long a good-bye that a signal asked for may take; who is then not through just stops, and its status says so.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// The exit status of an agent that has left.
 const LEFT: u8 = 0;
@@ -165,17 +169,28 @@ async fn run(
         End::Failed(_) | End::Alone(_) | End::Served(_) => false,
     };
     let orderly = async {
+        let mut has_left = is_leaving;
         if is_leaving {
             say("==> Gracefully shutting down agent...");
-            // Requests are answered meanwhile: whoever asked it to leave is among those that wait.
-            if matches!(end, End::Served(_)) {
-                node.leave().await;
-            } else {
-                tokio::select! {
-                    biased;
-                    () = node.leave() => {}
-                    served = &mut serving => served.context("serving HTTP")?,
+            let leave = async {
+                if matches!(end, End::Signal(_)) {
+                    tokio::time::timeout(LEAVE_MAX, node.leave()).await.is_ok()
+                } else {
+                    node.leave().await;
+                    true
                 }
+            };
+            // Requests are answered meanwhile: whoever asked it to leave is among those that wait.
+            has_left = tokio::select! {
+                biased;
+                has_left = leave => has_left,
+                served = &mut serving => {
+                    served.context("serving HTTP")?;
+                    anyhow::bail!("serving HTTP ended while the agent was leaving");
+                }
+            };
+            if !has_left {
+                say("==> The others have not all heard that this agent leaves");
             }
         }
         let end = match end {
@@ -194,9 +209,9 @@ async fn run(
         let joined = tokio::task::spawn_blocking(move || helpers.join()).await;
         joined.context("waiting for the threads that serve HTTP")?;
         node.shutdown().await;
-        anyhow::Ok(end)
+        anyhow::Ok((end, has_left))
     };
-    let end = tokio::select! {
+    let (end, has_left) = tokio::select! {
         biased;
         ended = orderly => ended?,
         // Who asks twice wants it now; what was acknowledged is on disk.
@@ -204,7 +219,7 @@ async fn run(
     };
     match end {
         None => Ok(LEFT),
-        Some(End::Signal(_)) if is_leaving => Ok(LEFT),
+        Some(End::Signal(_)) if has_left => Ok(LEFT),
         // Who found nobody has said so in the log.
         Some(End::Signal(_) | End::Left(_) | End::Alone(Exhausted)) => Ok(STOPPED),
         Some(End::Failed(reason)) => {

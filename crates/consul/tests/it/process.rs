@@ -148,6 +148,19 @@ impl Agent {
         }
     }
 
+    /// Waits until the answer to a `GET` contains this.
+    pub(crate) fn answers(&self, path: &str, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.request("GET", path, b"").text().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "the answer to {path} doesn't contain {text:?}:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
     /// Waits until the agent has ended by itself; its exit status, and what it has printed.
     pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + PATIENCE;

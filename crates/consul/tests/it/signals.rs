@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -129,5 +129,44 @@ fn who_finds_nobody_gives_up_when_told_so() {
     assert!(
         printed.contains("* Failed to join 127.0.0.1: "),
         "{printed}"
+    );
+}
+
+#[test]
+fn a_good_bye_that_nobody_can_confirm_ends_with_a_failure() {
+    let room = tempfile::tempdir().unwrap();
+    let file = room.path().join("leave.json");
+    std::fs::write(&file, r#"{"skip_leave_on_interrupt": false}"#).unwrap();
+    let file = file.display().to_string();
+    let one = Agent::start_as(room.path(), "one", &["-config-file", &file]);
+    let own: serde_json::Value =
+        serde_json::from_slice(&one.expect("GET", "/v1/agent/self", b"")).unwrap();
+    let contact = format!("127.0.0.1:{}", own["Config"]["Ports"]["SerfLan"]);
+
+    let [rpc, serf_lan] = free_ports();
+    let configuration = room.path().join("two.json");
+    let ports = format!(
+        r#"{{"ports": {{"http": -1, "dns": -1, "server": {rpc}, "serf_lan": {serf_lan}}}}}"#
+    );
+    std::fs::write(&configuration, ports).unwrap();
+    let mut two = Command::new(env!("CARGO_BIN_EXE_consul"))
+        .args(["agent", "-server", "-node=two", "-bind=127.0.0.1"])
+        .args(["-retry-join", &contact])
+        .arg(format!("-config-file={}", configuration.display()))
+        .arg(format!("-data-dir={}", room.path().join("two").display()))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let voter = format!(r#""Address":"127.0.0.1:{rpc}","Leader":false,"Voter":true"#);
+    one.answers("/v1/operator/raft/configuration", &voter);
+    two.kill().unwrap();
+    two.wait().unwrap();
+
+    one.signal(Signal::INT);
+    let (status, log) = one.ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(
+        log.contains("==> The others have not all heard that this agent leaves\n"),
+        "{log}"
     );
 }
