@@ -101,8 +101,9 @@ async fn run(
     };
     settings.node_id = node_id::settle(settings.data_dir.as_deref(), settings.node_id.as_deref())?;
     let (identity, shown) = shown::describe(&settings);
-    let node = Node::start(&settings, &identity, &shown, &tls).await?;
+    // A port that is taken is noticed before anybody else is bothered.
     let listeners = listen(&settings, &tls)?;
+    let node = Node::start(&settings, &identity, &shown, &tls).await?;
     let (stop, stopped) = watch::channel(false);
     let (wishes, mut wished) = mpsc::channel(WISHES_MAX);
     let parts = Parts {
