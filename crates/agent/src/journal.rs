@@ -115,6 +115,11 @@ impl Journal {
         }
     }
 
+    /// Sends nobody any further lines: who follows sees the end when it has read what waits for it.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
     /// The remembered lines of at least this level, and then those that come.
     pub fn follow(&self, least: Severity) -> Lines {
         let (sender, coming) = mpsc::channel(BEHIND_MAX);
@@ -136,6 +141,11 @@ impl Journal {
 }
 
 impl Inner {
+    fn close(&self) {
+        self.state().followers.clear();
+        self.tell_watcher();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,6 +238,17 @@ mod tests {
         assert_eq!(lines.coming.len(), BEHIND_MAX);
         drop(lines);
         assert_eq!(*told.lock().unwrap(), [Some(Severity::Warn), None]);
+    }
+
+    #[tokio::test]
+    async fn it_can_be_closed() {
+        let journal = Journal::default();
+        let mut lines = journal.follow(Severity::Info);
+        journal.push(Severity::Info, "last");
+        journal.close();
+        journal.push(Severity::Info, "unheard");
+        assert_eq!(lines.next().await.as_deref(), Some("last"));
+        assert_eq!(lines.next().await, None);
     }
 
     #[test]

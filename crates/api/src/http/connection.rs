@@ -303,10 +303,7 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
                 upload.decoder.is_done() || Box::pin(self.discard(upload)).await
             }
             (_, false) if rest == Some(0) => {
-                // An error here means that the client is gone already.
-                poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx))
-                    .await
-                    .ok();
+                Box::pin(self.say_goodbye()).await;
                 false
             }
             (_, false) => {
@@ -473,14 +470,30 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin> Connection<S, T> {
         }
     }
 
-    /// Says that nothing more will come, and gives the client a moment to read what came.
-    async fn linger(&mut self) {
+    /// Says that nothing more will come; inside of TLS that takes bytes, which a client that doesn't read never lets go.
+    /// False if there is nobody to say it to.
+    async fn say_goodbye(&mut self) -> bool {
         self.alarm.set(LINGER);
         poll_fn(|cx| {
             // An error here means that the client is gone already.
-            if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
-                return Poll::Ready(());
+            if let Poll::Ready(said) = Pin::new(&mut self.stream).poll_shutdown(cx) {
+                return Poll::Ready(said.is_ok());
             }
+            if self.alarm.poll(cx) || self.closing.has_begun() {
+                return Poll::Ready(false);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Says that nothing more will come, and gives the client a moment to read what came.
+    async fn linger(&mut self) {
+        if !self.say_goodbye().await {
+            return;
+        }
+        self.alarm.set(LINGER);
+        poll_fn(|cx| {
             loop {
                 if self.alarm.poll(cx) || self.closing.has_begun() {
                     return Poll::Ready(());
@@ -808,5 +821,54 @@ mod tests {
         );
         let size = size_of_val(&future);
         assert!(size <= 1024, "{size} bytes");
+    }
+
+    /// Brings one request, takes all answers, and never lets go of the last bytes.
+    struct Stuck(&'static [u8]);
+
+    impl AsyncRead for Stuck {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            buffer.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_no_goodbye_is_left() {
+        for request in [
+            &b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"[..],
+            b"GET / nonsense\r\n\r\n",
+        ] {
+            let service = |_: Request| Reaction::Now(Response::new(StatusCode::OK));
+            let engine = Engine::new(service, Config::default());
+            let begun = tokio::time::Instant::now();
+            run(engine.admission(), Arc::default(), Stuck(request), None).await;
+            assert!(begun.elapsed() <= 2 * LINGER, "{:?}", begun.elapsed());
+        }
     }
 }
