@@ -203,6 +203,8 @@ async fn run(
             other => Some(other),
         };
         stop.send_replace(true);
+        // Or whoever follows it would hold up the end.
+        log.journal().close();
         if !matches!(end, Some(End::Served(_))) {
             serving.await.context("serving HTTP")?;
         }
