@@ -9,8 +9,8 @@
 //! doesn't. When the disk works again, it takes part as before.
 //!
 //! Nor does the library mind that no majority answers. Such a leader can't do anything, but if it is still heard, its
-//! heartbeats keep all others from electing one that could. So when it was not answered for the longest election timeout,
-//! it counts as no leader, and falls silent for long enough that the others elect somebody. If it then still leads,
+//! heartbeats keep all others from electing one that could. So when it was not answered for two of the longest election
+//! timeouts (an answer may wait for a follower's disk, so one would be too soon), it counts as no leader, and falls silent for long enough that the others elect somebody. If it then still leads,
 //! because nobody else can be elected either, it speaks again for a while, and so on in turns: perhaps its log is the one
 //! that is needed.
 
@@ -132,7 +132,10 @@ pub(crate) struct Unheard {
     since: Instant,
 }
 
-/// How many of the longest election timeouts a leader that nobody answers is silent: a follower stands for election after
+/// How many of the longest election timeouts a leader waits for the answers of a majority.
+const UNHEARD_AFTER: u32 = 2;
+
+/// How many of them a leader that nobody answers is silent: a follower stands for election after
 /// at most two, and has to be elected.
 const SILENT_FOR: u32 = 4;
 
@@ -220,7 +223,8 @@ impl Watchdog {
                 metrics.last_quorum_acked,
             )
         };
-        let was_answered = acked.is_some_and(|acked| acked.elapsed() < self.lately);
+        let patience = self.lately * UNHEARD_AFTER;
+        let was_answered = acked.is_some_and(|acked| acked.elapsed() < patience);
         if !leads || was_answered {
             if self.unheard.take().is_some() && self.standing.is_unheard() && leads {
                 tracing::info!("a majority answers again, this server leads on");
@@ -244,7 +248,7 @@ impl Watchdog {
         let grace = if acked.is_some() {
             self.interval
         } else {
-            self.lately
+            patience
         };
         if unheard_for < grace {
             return;
