@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use model::{Command, Error, Index, Need, RestoreBegin, RestoreChunk, RestoreCommit};
@@ -120,10 +121,7 @@ async fn restore_here(
         is_settled: false,
     };
     let sent = send(core, id, checked).await;
-    if sent.is_err() {
-        give_up(core).await;
-    }
-    open.is_settled = true;
+    open.is_settled = sent.is_ok() || give_up(core).await;
     sent.map(|()| restored)
 }
 
@@ -141,27 +139,48 @@ impl Drop for Open<'_> {
     }
 }
 
+/// How long after a failure it is tried again to drop what was left behind.
+const CLEAR_PAUSE: Duration = Duration::from_millis(250);
+
 /// Drops what restores that were broken off in the middle have left behind, for as long as this server leads.
 ///
 /// It would hold back checkpoints on all servers, and take memory, until the next restore or the next leader.
 pub(crate) async fn clear_abandoned(core: &Core) {
     loop {
         core.restore_abandoned.notified().await;
-        let _one_at_a_time = core.restoring.lock().await;
-        tracing::warn!("a restore was broken off; nothing was changed");
-        give_up(core).await;
+        // If the duties end in the middle, they begin with this.
+        let mut open = Open {
+            core,
+            is_settled: false,
+        };
+        tracing::warn!("a restore was broken off; what came of it is dropped");
+        loop {
+            {
+                let _one_at_a_time = core.restoring.lock().await;
+                open.is_settled = give_up(core).await;
+            }
+            if open.is_settled {
+                break;
+            }
+            tokio::time::sleep(CLEAR_PAUSE).await;
+        }
     }
 }
 
-/// Makes sure that no half of a restore stays open: a commit of another one drops it on all servers.
-async fn give_up(core: &Core) {
+/// Makes sure that no half of a restore stays open: a commit of another one drops it on all servers. Says whether that
+/// was done.
+///
+/// What can't be written must be tried again: the first entry of the next leader does the same, but a leader that heard
+/// nobody for a while may go on in its term, with no other leader in between.
+async fn give_up(core: &Core) -> bool {
     let nothing = RestoreCommit {
         id: Uuid::nil(),
         chunks: 0,
         hash: [0; 32],
     };
-    // It is refused, as it should be. If it can't be written, the next leader's first entry does the same.
-    let _ = propose(core, Command::RestoreCommit(nothing)).await;
+    // It is refused, as it should be.
+    let refused = propose(core, Command::RestoreCommit(nothing)).await;
+    !matches!(refused, Err(Error::NoLeader | Error::OutcomeUnknown))
 }
 
 /// Proposes a restore: begin, chunks, commit.
@@ -178,7 +197,13 @@ async fn send(core: &Core, id: Uuid, checked: Checked) -> Result<(), Error> {
         last_index: verified.last_index,
         snapshot_index,
     };
-    propose(core, Command::RestoreBegin(begin)).await?;
+    propose(core, Command::RestoreBegin(begin))
+        .await
+        .map_err(|error| match error {
+            // Nothing has begun.
+            Error::NoLeader => error,
+            other => unfinished(other),
+        })?;
     // What is read now was written a moment ago and is in the machine's memory; a thread for it would cost more.
     let unreadable = |error| {
         Error::Internal(format!(

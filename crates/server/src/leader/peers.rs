@@ -96,6 +96,8 @@ async fn tend(
         voters: &status.voters,
         learners: &status.learners,
     };
+    // Who is back is not remembered as forgotten: the next time that it starts, gossip knows it before its id.
+    reaped.retain(|id| servers.iter().all(|server| server.id != Some(*id)));
     let steps = plan(&members, &servers, reaped);
     let mut is_well = true;
     let before = std::mem::take(complaints);
@@ -185,15 +187,7 @@ impl std::fmt::Display for Step {
 /// What is to be done so that the members are what gossip says.
 fn plan(members: &Members<'_>, servers: &[Known], reaped: &BTreeSet<NodeId>) -> Vec<Step> {
     let me = members.me;
-    let mut by_id: BTreeMap<NodeId, &Known> = BTreeMap::new();
-    let mut doubles = BTreeSet::new();
-    for server in servers {
-        if let Some(id) = server.id
-            && by_id.insert(id, server).is_some()
-        {
-            doubles.insert(id);
-        }
-    }
+    let Identities { by_id, doubles } = identities(servers);
     let mut steps = Vec::new();
     // Servers that take the place of another.
     let mut placed = BTreeSet::new();
@@ -207,23 +201,24 @@ fn plan(members: &Members<'_>, servers: &[Known], reaped: &BTreeSet<NodeId>) -> 
             continue;
         }
         let known = by_id.get(&peer.id);
-        let has_left = match known {
+        // One that doesn't say who it is, as when it has only just started: by its name and address it is this one.
+        let nameless = servers.iter().find(|server| {
+            known.is_none()
+                && server.id.is_none()
+                && server.name == peer.name
+                && server.address.to_string() == peer.address
+        });
+        let is_gone = match known.copied().or(nameless) {
             Some(server) => server.status == Status::Left,
-            // One that left before it could say who it is.
-            None => servers.iter().any(|server| {
-                server.id.is_none()
-                    && server.status == Status::Left
-                    && server.name == peer.name
-                    && server.address.to_string() == peer.address
-            }),
+            None => reaped.contains(&peer.id),
         };
-        if has_left || (known.is_none() && reaped.contains(&peer.id)) {
+        if is_gone {
             steps.push(Step::Remove(peer.clone()));
             continue;
         }
         let is_member = |id: NodeId| members.all().any(|peer| peer.id == id);
         let votes = |id: NodeId| members.voters.iter().any(|peer| peer.id == id);
-        // Those that are now what this member was.
+        // Those that are now what this member was, if gossip doesn't know it.
         let mut heirs = servers.iter().filter(|server| {
             known.is_none()
                 && server.is_alive()
@@ -236,7 +231,10 @@ fn plan(members: &Members<'_>, servers: &[Known], reaped: &BTreeSet<NodeId>) -> 
         });
         match successor {
             // It lost its disk more than once, or a change broke off half way; what it is now votes already.
-            None if heirs.any(|server| server.id.is_some_and(votes)) => {
+            // An address alone takes nobody's vote: voters may have swapped theirs, and one of them is not heard of yet.
+            None if heirs
+                .any(|server| server.name == peer.name && server.id.is_some_and(votes)) =>
+            {
                 steps.push(Step::Remove(peer.clone()));
             }
             Some(server) => {
@@ -281,12 +279,50 @@ fn plan(members: &Members<'_>, servers: &[Known], reaped: &BTreeSet<NodeId>) -> 
     steps
 }
 
+/// What servers that gossip knows say of who they are in consensus.
+struct Identities<'a> {
+    /// The one that counts for each id.
+    by_id: BTreeMap<NodeId, &'a Known>,
+    /// Ids that more than one server has at the same time.
+    doubles: BTreeSet<NodeId>,
+}
+
+/// A server that was given another name is known under both for days, and only one of them is there.
+/// What became of the other, which an operator may force to leave, says nothing of the server.
+fn identities(servers: &[Known]) -> Identities<'_> {
+    let weight = |server: &Known| match server.status {
+        Status::Alive => 3,
+        Status::Leaving => 2,
+        Status::Failed => 1,
+        Status::Left => 0,
+    };
+    let mut by_id: BTreeMap<NodeId, &Known> = BTreeMap::new();
+    let mut doubles = BTreeSet::new();
+    for server in servers {
+        let Some(id) = server.id else {
+            continue;
+        };
+        if let Some(other) = by_id.get(&id) {
+            if other.is_alive() && server.is_alive() {
+                doubles.insert(id);
+            }
+            if weight(other) >= weight(server) {
+                continue;
+            }
+        }
+        by_id.insert(id, server);
+    }
+    Identities { by_id, doubles }
+}
+
 /// Another server that is in bootstrap mode like this one.
 fn also_bootstraps<'a>(server: &Known, servers: &'a [Known]) -> Option<&'a str> {
     if server.start != Start::Bootstrap {
         return None;
     }
-    let mut others = servers.iter().filter(|other| other.name != server.name);
+    // What it was called before is no other.
+    let is_same = |other: &Known| other.name == server.name || other.id == server.id;
+    let mut others = servers.iter().filter(|other| !is_same(other));
     let other = others.find(|other| other.start == Start::Bootstrap)?;
     Some(&other.name)
 }
@@ -440,6 +476,9 @@ mod tests {
         assert_eq!(planned(&voters, &[], &back, &[2]), []);
         let nameless = [alive("a", 1, 1), known("b", 0, 2, Status::Left)];
         assert_eq!(planned(&voters, &[], &nameless, &[]), remove);
+        // It was forgotten, and starts: it doesn't say yet who it is.
+        let silent = [alive("a", 1, 1), alive("b", 0, 2)];
+        assert_eq!(planned(&voters, &[], &silent, &[2]), []);
     }
 
     #[test]
@@ -497,9 +536,53 @@ mod tests {
             matches!(&steps[..], [Step::Refuse(name, _)] if name == "b"),
             "{steps:?}"
         );
-        let servers = [alive("a", 1, 1), bootstrap(alive("b", 2, 2))];
+        let before = Known {
+            status: Status::Left,
+            ..bootstrap(alive("z", 2, 2))
+        };
+        let servers = [alive("a", 1, 1), bootstrap(alive("b", 2, 2)), before];
         let steps = planned(&[peer("a", 1, 1)], &[], &servers, &[]);
         assert!(matches!(&steps[..], [Step::Add(_)]), "{steps:?}");
+    }
+
+    #[test]
+    fn a_server_that_has_another_name_now_stays() {
+        let voters = [peer("a", 1, 1), peer("b", 2, 2)];
+        for (old, new) in [("web", "beta"), ("b", "web")] {
+            let now = peer(new, 2, 2);
+            for status in [Status::Failed, Status::Leaving, Status::Left] {
+                let mut servers = [alive("a", 1, 1), known(old, 2, 2, status), alive(new, 2, 2)];
+                servers.sort_by(|a, b| a.name.cmp(&b.name));
+                let steps = planned(&voters, &[], &servers, &[]);
+                assert_eq!(steps, [Step::Move(now.clone())], "{old} is {status:?}");
+                // Its old name is forgotten in the end.
+                let known = [alive("a", 1, 1), alive(new, 2, 2)];
+                let steps = planned(&[voters[0].clone(), now.clone()], &[], &known, &[2]);
+                assert_eq!(steps, []);
+                // It left under its old name and comes back under another.
+                let steps = planned(&voters[..1], &[], &servers, &[]);
+                assert_eq!(steps, [Step::Add(alive(new, 2, 2))]);
+            }
+        }
+        // One that fails may come back under the name that it had last.
+        let gone = [
+            alive("a", 1, 1),
+            known("b", 2, 2, Status::Failed),
+            known("web", 2, 2, Status::Left),
+        ];
+        assert_eq!(planned(&voters, &[], &gone, &[]), []);
+    }
+
+    #[test]
+    fn an_old_address_alone_makes_no_voter_another() {
+        let voters = [peer("a", 1, 1), peer("b", 2, 2), peer("c", 3, 3)];
+        // They have swapped places, and this leader has not heard of one of them yet.
+        let servers = [alive("a", 1, 1), alive("c", 3, 2)];
+        let steps = planned(&voters, &[], &servers, &[]);
+        assert_eq!(steps, [Step::Move(peer("c", 3, 2))]);
+        let steps = planned(&voters, &[], &servers, &[2]);
+        let remove = Step::Remove(voters[1].clone());
+        assert_eq!(steps, [remove, Step::Move(peer("c", 3, 2))]);
     }
 
     #[test]

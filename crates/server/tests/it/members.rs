@@ -199,6 +199,31 @@ async fn one_that_is_forced_to_leave_is_taken_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_has_another_name_stays_when_its_old_one_is_forced_to_leave() {
+    let mut trio = Trio::expecting(3).await;
+    let (leader, follower) = (trio.leader().await, trio.follower().await);
+    trio.kill(follower).await;
+    until_health(&trio, leader, &name(follower), Some("critical")).await;
+    let config = server::Config {
+        node_name: "alpha".to_owned(),
+        ..server_config(follower)
+    };
+    trio.run_by(config, follower, Start::Join).await;
+    trio.join(follower).await;
+    let has_its_name = || {
+        let status = trio.servers[&leader].consensus().status();
+        let mut voters = status.voters.iter();
+        voters.any(|peer| peer.id == follower && peer.name == "alpha")
+    };
+    trio.wait_until("its name is known", has_its_name).await;
+    trio.pool[&leader].force_leave(&peer(follower).name).await;
+    until_health(&trio, leader, &name(follower), None).await;
+    sleep(Duration::from_secs(65)).await;
+    assert!(has_its_name());
+    trio.voters(3).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_that_elect_themselves_stay_two() {
     let mut trio = Trio::pool(1);
     for id in [1, 2] {

@@ -272,3 +272,44 @@ async fn a_cut_between_follower_and_leader_says_what_it_means() {
     trio.restore(leader, archive(2)).await.unwrap();
     until_all_hold(&trio, 2).await;
 }
+
+/// Half a restore does not outlast its failure where the leader goes on in its term, and no new one's first entry drops it.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_nobody_heard_clears_away_what_it_left() {
+    let mut stayed = 0;
+    for moment in [2, 6, 12] {
+        let trio = Trio::start(3).await;
+        let leader = trio.leader().await;
+        for disk in trio.disks.values() {
+            disk.set_sync_delay_max(Duration::from_millis(5));
+        }
+        let term = trio.servers[&leader].consensus().status().term;
+        let cluster = trio.cluster(leader);
+        let restoring = tokio::spawn(async move {
+            let options = RestoreOptions::default();
+            cluster.restore(options, stream(archive(2))).await
+        });
+        sleep(Duration::from_millis(moment)).await;
+        // The others hear nobody either, so that none of them is elected.
+        for id in trio.servers.keys() {
+            trio.isolate(*id);
+        }
+        let said = restoring.await.unwrap().unwrap_err();
+        assert!(said.to_string().contains("leadership was lost"), "{said}");
+        // It is silent for four of the longest election timeouts, and then speaks again.
+        sleep(Duration::from_millis(1700)).await;
+        trio.network.heal();
+        trio.wires.heal();
+        while trio.write(leader, set("later", "x")).await.is_err() {}
+        sleep(Duration::from_secs(2)).await;
+        let status = trio.servers[&leader].consensus().status();
+        stayed += usize::from(status.term == term);
+        for server in trio.servers.values() {
+            let log = server.consensus();
+            log.checkpoint().await.unwrap();
+            let status = log.status();
+            assert_eq!(status.last_checkpoint_index, status.applied_index);
+        }
+    }
+    assert!(stayed > 0, "another was elected each time");
+}
