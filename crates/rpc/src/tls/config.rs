@@ -146,15 +146,12 @@ impl Config {
         }
 
         let mut warnings = Vec::new();
-        if self.verify_incoming && !incoming {
-            let clear = if outgoing {
-                ""
-            } else {
-                ", and its calls to servers are in the clear"
-            };
-            warnings.push(format!(
-                "verify_incoming has no effect: this agent has no TLS listener{clear}"
-            ));
+        // With verify_outgoing it is what everybody is told to set everywhere.
+        if self.verify_incoming && !incoming && !outgoing {
+            warnings.push(
+                "verify_incoming has no effect: this agent has no TLS listener, and its calls to servers are in the clear"
+                    .to_owned(),
+            );
         }
         if pair && !self.verify_incoming && !outgoing {
             let accepted = if self.server {
