@@ -492,6 +492,21 @@ impl Consensus {
         self.member.raft.is_initialized().await.unwrap_or(false)
     }
 
+    /// The voters and the other members, as they are in the log at this moment; [`status`](Self::status) may lag behind.
+    ///
+    /// # Errors
+    /// [`MembershipError::Stopped`] if this server has stopped.
+    pub async fn members(&self) -> Result<(Vec<Peer>, Vec<Peer>), MembershipError> {
+        let seen = self.member.raft.with_raft_state(|state| {
+            let membership = state.membership_state.effective().membership();
+            let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+            let nodes = membership.nodes();
+            let peers = nodes.map(|(id, node)| to_peer(*id, node));
+            peers.partition(|peer: &Peer| voters.contains(&peer.id))
+        });
+        seen.await.map_err(|_| MembershipError::Stopped)
+    }
+
     /// Gives an empty log its first members, of which this server must be one. All of them may be told the same.
     pub async fn bootstrap(&self, voters: Vec<Peer>) -> Result<(), MembershipError> {
         let raft = &self.member.raft;

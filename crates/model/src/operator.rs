@@ -69,6 +69,8 @@ pub struct Peers {
     pub leader: String,
     /// Every voter's `ip:port`.
     pub servers: Vec<String>,
+    /// The ids of all that take part, voters or not: two lists that have none in common are two clusters.
+    pub ids: Vec<u64>,
 }
 
 /// The members of consensus and how old that list is.

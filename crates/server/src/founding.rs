@@ -269,7 +269,7 @@ async fn ask_for_promise(core: &Core, me: NodeId, member: &Known) -> Result<(), 
 
 async fn ask_for_peers(core: &Core, server: &Known) -> Result<(), Attempt> {
     match ask(core, server, Operation::Peers).await {
-        Ok(Operated::Peers(peers)) if peers.servers.is_empty() => Ok(()),
+        Ok(Operated::Peers(peers)) if peers.ids.is_empty() => Ok(()),
         Ok(Operated::Peers(_)) => Err(Attempt::NotNeeded(server.name.clone())),
         Ok(_) => Err(unclear(server, &"it answered another question")),
         Err(error) => Err(unclear(server, &error)),

@@ -66,7 +66,7 @@ async fn operate_here(
         operation.need(),
     )?;
     match operation {
-        Operation::Peers => Ok(Operated::Peers(peers(core))),
+        Operation::Peers => peers(core).await.map(Operated::Peers),
         Operation::RaftConfiguration => {
             let configuration = configuration(core);
             if !options.stale && !core.leads() {
@@ -194,10 +194,14 @@ async fn remove_peer(core: &Core, address: &str) -> Result<(), Error> {
     }
 }
 
-fn peers(core: &Core) -> Peers {
-    let status = core.consensus.status();
-    Peers {
-        leader: status.leader.map(|peer| peer.address).unwrap_or_default(),
-        servers: status.voters.into_iter().map(|peer| peer.address).collect(),
-    }
+/// Not by the figures: a server that makes a cluster must not say for a moment that it has none.
+async fn peers(core: &Core) -> Result<Peers, Error> {
+    let (voters, learners) =
+        (core.consensus.members().await).map_err(|error| Error::Unavailable(error.to_string()))?;
+    let leader = core.consensus.status().leader;
+    Ok(Peers {
+        leader: leader.map(|peer| peer.address).unwrap_or_default(),
+        ids: voters.iter().chain(&learners).map(|peer| peer.id).collect(),
+        servers: voters.into_iter().map(|peer| peer.address).collect(),
+    })
 }

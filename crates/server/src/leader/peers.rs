@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use consensus::{MembershipError, NodeId, Peer};
 use gossip::{Event, Gossip, Status};
-use model::{Operated, Operation};
+use model::{Operated, Operation, Peers};
 use rpc::{Hop, OperateOptions, Request, Response};
 
 use super::{INTERVAL, RETRY};
@@ -385,22 +385,27 @@ async fn ask_for_others(core: &Core, members: &Members<'_>, server: &Known) -> R
     let request = Request::Operate(Operation::Peers, OperateOptions::default());
     let answer = core.calls.call(&server.server(), Hop::First, request).await;
     let peers = match answer {
-        Ok(Response::Operate(Operated::Peers(peers))) => peers.servers,
+        Ok(Response::Operate(Operated::Peers(peers))) => peers,
         Ok(_) => return Err("it answered another question".to_owned()),
         Err(error) => return Err(format!("it cannot be asked for its peers: {error}")),
     };
-    // One that was removed before, perhaps without noticing, still knows some of those who are here.
-    let is_ours = peers
-        .iter()
-        .any(|address| members.all().any(|peer| peer.address == *address));
-    if peers.is_empty() || is_ours {
+    if is_ours(members, &peers) {
         Ok(())
     } else {
         Err(format!(
-            "it belongs to another cluster, whose servers are {}; to join this one it needs an empty data directory",
-            peers.join(", ")
+            "it belongs to another cluster, whose servers are {}; to join this one it needs an empty data directory, and must not be told to bootstrap",
+            peers.servers.join(", ")
         ))
     }
+}
+
+/// Whether a server that takes part with these peers has no cluster or this one.
+///
+/// One that was removed before, perhaps without noticing, still knows some of those who are here.
+/// Addresses say nothing: one that lost its disk and made a cluster of its own is at an address that is known here, and the other way round.
+/// Ids are drawn with data directories, so that no two clusters have one in common.
+fn is_ours(members: &Members<'_>, peers: &Peers) -> bool {
+    peers.ids.is_empty() || members.all().any(|peer| peers.ids.contains(&peer.id))
 }
 
 #[cfg(test)]
@@ -583,6 +588,27 @@ mod tests {
         let steps = planned(&voters, &[], &servers, &[2]);
         let remove = Step::Remove(voters[1].clone());
         assert_eq!(steps, [remove, Step::Move(peer("c", 3, 2))]);
+    }
+
+    #[test]
+    fn clusters_are_told_apart_by_ids() {
+        let (voters, learners) = ([peer("a", 1, 1), peer("b", 2, 2)], [peer("c", 3, 3)]);
+        let members = Members {
+            me: &voters[0],
+            voters: &voters,
+            learners: &learners,
+        };
+        let with = |ids: &[u64]| {
+            let peers = Peers {
+                leader: String::new(),
+                servers: ids.iter().map(|_| voters[1].address.clone()).collect(),
+                ids: ids.to_vec(),
+            };
+            is_ours(&members, &peers)
+        };
+        assert!(with(&[]) && with(&[9, 2]) && with(&[3]));
+        // It lost its disk and bootstrapped: the address is known, the id is not.
+        assert!(!with(&[9]));
     }
 
     #[test]

@@ -188,6 +188,49 @@ async fn one_that_lost_its_disk_takes_its_own_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_lost_its_disk_and_bootstraps_again_mixes_nothing() {
+    let mut trio = Trio::pool(1);
+    for (id, start) in [(1, Start::Bootstrap), (2, Start::Join), (3, Start::Join)] {
+        trio.run_as(id, start).await;
+        trio.join(id).await;
+        trio.voters(id).await;
+    }
+    for number in 0..20 {
+        let key = format!("k/{number}");
+        trio.write(2, set(&key, "acknowledged")).await.unwrap();
+    }
+    trio.kill(1).await;
+    trio.wipe(1);
+    trio.leader().await;
+    trio.run_as(1, Start::Bootstrap).await;
+    let alone = trio.id(1);
+    trio.join(1).await;
+    for _ in 0..30 {
+        sleep(Duration::from_secs(3)).await;
+        let status = trio.servers[&1].consensus().status();
+        let ids: Vec<NodeId> = status.voters.iter().map(|peer| peer.id).collect();
+        assert_eq!((ids, status.learners), (vec![alone], Vec::new()));
+    }
+    for id in [2, 3] {
+        let status = trio.servers[&id].consensus().status();
+        let mut ids: Vec<NodeId> = status.voters.iter().map(|peer| peer.id).collect();
+        ids.sort_unstable();
+        assert_eq!((ids, status.learners), (vec![1, 2, 3], Vec::new()));
+        for number in 0..20 {
+            let key = Text::from(format!("k/{number}"));
+            let found = trio.ask(id, KvGet { key }, Consistency::Consistent).await;
+            assert!(found.unwrap().answer.is_some(), "{number}");
+        }
+    }
+    // With an empty directory, and not told to bootstrap, it takes its place.
+    trio.kill(1).await;
+    trio.wipe(1);
+    trio.run(1).await;
+    trio.join(1).await;
+    trio.voters(3).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_is_forced_to_leave_is_taken_out() {
     let mut trio = Trio::expecting(3).await;
     let (leader, follower) = (trio.leader().await, trio.follower().await);
