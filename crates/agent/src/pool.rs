@@ -118,7 +118,8 @@ pub async fn join_through(gossip: &Gossip, addresses: Vec<SocketAddr>) -> Result
         return Err(JoinError(reasons));
     }
     for reason in reasons {
-        tracing::warn!("{reason}");
+        // One that answers is enough; in a cluster that is just started others will come by themselves.
+        tracing::info!("{reason}");
     }
     Ok(joined.reached)
 }

@@ -62,25 +62,37 @@ pub fn agent(
         say(&format!("==> WARNING: {warning}"));
     }
     say("==> Starting Consul agent...");
-    raise_open_files();
+    let open_files = raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let status = runtime.block_on(run(settings, reread, &log, figures));
+    let status = runtime.block_on(run(settings, reread, &log, figures, open_files));
     // Threads that still read or write a snapshot see that nobody listens any more and end by themselves.
     runtime.shutdown_background();
     log.release();
     status
 }
 
-/// Takes as many open files as the system lets us have: every client is one, and soft limits are made for smaller programs.
-fn raise_open_files() {
+/// Takes as many open files as the system lets us have, and says how many: every client is one, and soft limits are made
+/// for smaller programs.
+fn raise_open_files() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+    // None is no limit.
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Open files that connections must leave: the log stops if it can't open its next one.
+const FILES_RESERVED: u64 = 256;
+
+/// How many connections one kind of listener may hold, of so many open files.
+fn connections_max(open_files: u64, at_most: usize) -> usize {
+    let share = open_files.saturating_sub(FILES_RESERVED) / 2;
+    usize::try_from(share).map_or(at_most, |share| share.clamp(16, at_most))
 }
 
 async fn run(
@@ -88,6 +100,7 @@ async fn run(
     reread: &dyn Fn() -> Result<Settings, String>,
     log: &Log,
     figures: InMemory,
+    open_files: u64,
 ) -> anyhow::Result<u8> {
     // Before anything is opened, so that a signal during the start isn't lost.
     let mut signals = Signals::listen(figures)?;
@@ -103,7 +116,12 @@ async fn run(
     let (identity, shown) = shown::describe(&settings);
     // A port that is taken is noticed before anybody else is bothered.
     let listeners = listen(&settings, &tls)?;
-    let node = Node::start(&settings, &identity, &shown, &tls).await?;
+    let node = tokio::select! {
+        biased;
+        // What it has begun is as after a crash, which it must survive anyway.
+        () = signals.stop() => return Ok(STOPPED),
+        node = Node::start(&settings, &identity, &shown, &tls) => node?,
+    };
     let (stop, stopped) = watch::channel(false);
     let (wishes, mut wished) = mpsc::channel(WISHES_MAX);
     let parts = Parts {
@@ -114,10 +132,27 @@ async fn run(
     };
     let agent = Agent::new(identity, shown, parts);
     let service = api::service(node.cluster.clone(), agent.clone(), shown::face(&settings));
-    let engine = Engine::new(Arc::clone(&service), api::http::Config::default());
-    if let Err(why) = joining::at_once(&settings, &node.gossip).await {
-        node.shutdown().await;
-        anyhow::bail!(why);
+    let config = api::http::Config::default();
+    let config = api::http::Config {
+        connections_max: connections_max(open_files, config.connections_max),
+        ..config
+    };
+    let engine = Engine::new(Arc::clone(&service), config);
+    let joined = tokio::select! {
+        biased;
+        () = signals.stop() => None,
+        joined = joining::at_once(&settings, &node.gossip) => Some(joined),
+    };
+    match joined {
+        Some(Ok(())) => {}
+        Some(Err(why)) => {
+            node.shutdown().await;
+            anyhow::bail!(why);
+        }
+        None => {
+            node.shutdown().await;
+            return Ok(STOPPED);
+        }
     }
 
     let _pid_file = settings
@@ -208,9 +243,10 @@ async fn run(
         if !matches!(end, Some(End::Served(_))) {
             serving.await.context("serving HTTP")?;
         }
-        // Not on this thread, which still has to carry out what the helpers are waiting for.
-        let joined = tokio::task::spawn_blocking(move || helpers.join()).await;
-        joined.context("waiting for the threads that serve HTTP")?;
+        // Who wants it to leave or to reload now is told that it is stopping already.
+        wished.close();
+        while wished.try_recv().is_ok() {}
+        helpers.join().await;
         node.shutdown().await;
         anyhow::Ok((end, has_left))
     };

@@ -92,7 +92,7 @@ pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
             });
             let done = http::wait_for(async {
                 let done = client.change_key(*change, key).await;
-                done.map_err(|why| format!("error: {why}"))
+                done.map_err(refusal)
             });
             if let Err(why) = done {
                 return http::failed(console, why);
@@ -104,11 +104,19 @@ pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
     }
 }
 
+/// What the agent says itself, without the words of HTTP around it.
+fn refusal(why: client::Error) -> String {
+    match why {
+        client::Error::Unexpected { code: 500, body } => format!("error: {body}"),
+        other => format!("error: {other}"),
+    }
+}
+
 fn list(client: &client::Client, console: &mut Console<'_>) -> u8 {
     console.say("==> Gathering installed encryption keys...");
     let pools = http::wait_for(async {
         let pools = client.keyring().await;
-        pools.map_err(|why| format!("error: {why}"))
+        pools.map_err(refusal)
     });
     let mut pools = match pools {
         Ok(pools) => pools,

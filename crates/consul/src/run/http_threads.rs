@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use api::http::{Engine, Listener};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// The threads that were started.
 pub(super) struct Helpers(Vec<thread::JoinHandle<()>>);
@@ -42,11 +42,23 @@ impl Helpers {
         Self(started.collect())
     }
 
-    pub(super) fn join(self) {
-        for helper in self.0 {
-            if helper.join().is_err() {
-                tracing::error!("a thread for HTTP panicked");
+    /// Waits until they have ended.
+    ///
+    /// Not on the caller's thread, which still has to carry out what they are waiting for, and not on one of the runtime's
+    /// pool, where slow readers of snapshots may hold all places.
+    pub(super) async fn join(self) {
+        let (ended, all_ended) = oneshot::channel();
+        let wait = move || {
+            for helper in self.0 {
+                if helper.join().is_err() {
+                    tracing::error!("a thread for HTTP panicked");
+                }
             }
+            // Whoever asked twice to stop doesn't wait any more.
+            let _ = ended.send(());
+        };
+        if thread::Builder::new().spawn(wait).is_ok() {
+            let _ = all_ended.await;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Finding the others.
 
+use std::time::Duration;
+
 use agent::discover::Discover;
 use agent::join::{self, Exhausted, Sources, SystemResolver};
 use gossip::Gossip;
@@ -48,6 +50,23 @@ pub(super) async fn again_and_again(settings: &Settings, gossip: &Gossip) -> Exh
         if let Err(exhausted) = join::retry_join(&sources, settings.lan.retry, join).await {
             return exhausted;
         }
+        look_for_company(&sources, settings.lan.retry.interval, gossip).await;
     }
     std::future::pending().await
+}
+
+/// Goes on trying while this agent is alone.
+///
+/// Where all have the same list, an agent whose network is late reaches only itself, and counts as having joined, as in
+/// the original. A site that comes back from a power cut must not stay in pieces for that.
+async fn look_for_company(sources: &Sources<'_>, interval: Duration, gossip: &Gossip) {
+    loop {
+        tokio::time::sleep(interval).await;
+        if gossip.members_count() == 1 {
+            let join = |addresses| agent::join_through(gossip, addresses);
+            if let Err(why) = join::join_once(sources, join).await {
+                tracing::debug!("nobody to join yet: {why}");
+            }
+        }
+    }
 }

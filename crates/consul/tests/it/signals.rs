@@ -1,10 +1,11 @@
 //! What a running agent does when the system or an operator tells it something, and with which status it ends.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::process::{Agent, free_ports};
 
@@ -129,6 +130,36 @@ fn who_finds_nobody_gives_up_when_told_so() {
     assert!(
         printed.contains("* Failed to join 127.0.0.1: "),
         "{printed}"
+    );
+}
+
+#[test]
+fn a_signal_ends_an_agent_that_is_still_joining() {
+    let room = tempfile::tempdir().unwrap();
+    // The system takes the connection, and nobody ever answers on it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let contact = silent.local_addr().unwrap().to_string();
+    let [serf_lan] = free_ports();
+    let configuration = room.path().join("agent.json");
+    let ports = format!(r#"{{"ports": {{"http": -1, "dns": -1, "serf_lan": {serf_lan}}}}}"#);
+    std::fs::write(&configuration, ports).unwrap();
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_consul"))
+        .args(["agent", "-bind=127.0.0.1", "-join", &contact])
+        .arg(format!("-data-dir={}", room.path().join("data").display()))
+        .arg(format!("-config-file={}", configuration.display()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(agent.stdout.take().unwrap()).lines();
+    let joins = printed.any(|line| line.unwrap() == "==> Joining cluster...");
+    assert!(joins, "it ended before it joined");
+    rustix::process::kill_process(Pid::from_child(&agent), Signal::INT).unwrap();
+    let rest: Vec<String> = printed.map(Result::unwrap).collect();
+    assert_eq!(agent.wait().unwrap().code(), Some(1), "{rest:?}");
+    assert_eq!(rest[0], "==> Caught signal: interrupt", "{rest:?}");
+    assert!(
+        !rest.iter().any(|line| line.contains("Failed to join")),
+        "{rest:?}"
     );
 }
 
