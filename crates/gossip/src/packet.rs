@@ -76,7 +76,8 @@ impl Envelope {
 
     /// Only the front: what a stranger on a connection gets, so that it can tell which pool this is.
     pub(crate) fn front_only(&self) -> Bytes {
-        Bytes::from(self.front(PLAIN))
+        let is_sealed = self.keyring.is_some();
+        Bytes::from(self.front(if is_sealed { SEALED } else { PLAIN }))
     }
 
     pub(crate) fn unwrap(&self, bytes: &Bytes) -> Result<Bytes, Malformed> {
@@ -107,13 +108,27 @@ impl Envelope {
     }
 }
 
-/// The label of a frame, without believing anything else of it.
-pub(crate) fn label_of(bytes: &[u8]) -> Option<&str> {
+/// What a frame says of itself, which nobody vouches for.
+#[derive(Debug)]
+pub(crate) struct Front<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) is_sealed: bool,
+    /// Whether nothing follows.
+    pub(crate) is_all: bool,
+}
+
+/// The front of a frame.
+pub(crate) fn front_of(bytes: &[u8]) -> Option<Front<'_>> {
     let mut reader = Reader::new(bytes);
-    let known = reader.u8().ok()? == MAGIC && reader.u8().ok()? == VERSION;
-    reader.u8().ok()?;
+    let is_known = reader.u8().ok()? == MAGIC && reader.u8().ok()? == VERSION;
+    let is_sealed = reader.u8().ok()? == SEALED;
     let label = reader.short_text().ok()?;
-    known.then_some(label)
+    let front = Front {
+        label,
+        is_sealed,
+        is_all: reader.is_empty(),
+    };
+    is_known.then_some(front)
 }
 
 /// A section of a datagram.

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use rand::RngExt;
 use tokio::time::Instant;
 
-use super::{Due, Entry, Farewell, LTIME_MAX, MEMBERS_MAX, Output, Pool, Purpose, Swim};
+use super::{
+    Due, Entry, Farewell, LTIME_MAX, LTIME_STEP_MAX, MEMBERS_MAX, Output, Pool, Purpose, Swim,
+    is_near,
+};
 use crate::event::Event;
 use crate::exchange::{
     Answer, Clocks, Compare, Compared, Given, KeyAnswer, Known, Request, Standing, Summary, Version,
@@ -52,15 +55,16 @@ impl Pool {
         let content = match self.envelope.unwrap(bytes) {
             Ok(content) => content,
             Err(error) => {
-                self.unreadable(from, error);
-                // Whoever knocks at the wrong pool is told which one this is.
-                return (error == Malformed::Label).then(|| self.envelope.front_only());
+                self.unreadable(now, from, error);
+                // Whoever knocks at the wrong pool, or with the wrong key, is told which pool this is.
+                return matches!(error, Malformed::Label | Malformed::Key)
+                    .then(|| self.envelope.front_only());
             }
         };
         let request = match Request::decode(&content) {
             Ok(request) => request,
             Err(error) => {
-                self.unreadable(from, error);
+                self.unreadable(now, from, error);
                 return None;
             }
         };
@@ -108,7 +112,7 @@ impl Pool {
                 Outcome::Done
             }
             Purpose::Compare => {
-                if let Err(reason) = self.compare_answered(now, to, answer, true) {
+                if let Err(reason) = self.compare_answered(now, to, answer, true, LTIME_STEP_MAX) {
                     tracing::debug!(%to, reason, "a comparison came to nothing");
                 }
                 Outcome::Done
@@ -117,7 +121,8 @@ impl Pool {
                 caller,
                 replay_events,
             } => {
-                let result = self.compare_answered(now, to, answer, replay_events);
+                // Whoever is asked for by its address is believed whatever its clocks say.
+                let result = self.compare_answered(now, to, answer, replay_events, LTIME_MAX);
                 if result.is_ok() {
                     self.announce();
                     self.compare_soon(now);
@@ -144,11 +149,19 @@ impl Pool {
     fn read_answer(&mut self, result: io::Result<Bytes>) -> Result<Answer, String> {
         let bytes = result.map_err(|error| error.to_string())?;
         let content = self.envelope.unwrap(&bytes).map_err(|error| {
-            let theirs = packet::label_of(&bytes).filter(|_| error == Malformed::Label);
-            theirs.map_or_else(
-                || error.to_string(),
-                |label| format!("the pool there is '{label}'"),
-            )
+            let theirs = packet::front_of(&bytes);
+            let is_keyed = self.envelope.keyring.is_some();
+            match (error, theirs) {
+                (Malformed::Label, Some(front)) => {
+                    format!("the pool there is '{}'", front.label)
+                }
+                (_, Some(front)) if front.is_all => match (is_keyed, front.is_sealed) {
+                    (true, false) => String::from("the pool there is not encrypted, this one is"),
+                    (false, true) => String::from("the pool there is encrypted, this one is not"),
+                    _ => String::from("the pool there is encrypted with another key"),
+                },
+                _ => error.to_string(),
+            }
         })?;
         Answer::decode(&content).map_err(|error| error.to_string())
     }
@@ -317,7 +330,7 @@ impl Pool {
                 given.events.push(event.clone());
             }
         }
-        self.witness(compare.clocks);
+        self.witness(compare.clocks, LTIME_STEP_MAX);
         self.hear_alive(now, &compare.own, compare.own.identity.generation);
         Ok(Compared {
             own: self.own(),
@@ -335,6 +348,7 @@ impl Pool {
         to: SocketAddr,
         answer: Result<Answer, String>,
         replay_events: bool,
+        step: u64,
     ) -> Result<(), String> {
         let compared = match answer? {
             Answer::Compared(compared) => compared,
@@ -350,10 +364,12 @@ impl Pool {
         for known in &compared.given.members {
             self.judge(&known.alive)?;
         }
+        self.witness(compared.clocks, step);
         if !replay_events {
-            self.events_from = self.events_from.max(compared.clocks.event);
+            self.events_from = self
+                .events_from
+                .max(compared.clocks.event.min(self.clocks.event));
         }
-        self.witness(compared.clocks);
         let sender = compared.own.identity;
         self.hear_alive(now, &compared.own, sender.generation);
         self.take(now, &compared.given, Some(sender.id))?;
@@ -387,13 +403,14 @@ impl Pool {
         }
     }
 
-    fn witness(&mut self, clocks: Clocks) {
+    /// Takes somebody's clocks for true as far as they are at most so much ahead.
+    fn witness(&mut self, clocks: Clocks, step: u64) {
         for (own, theirs) in [
             (&mut self.clocks.member, clocks.member),
             (&mut self.clocks.event, clocks.event),
             (&mut self.clocks.query, clocks.query),
         ] {
-            if theirs < LTIME_MAX {
+            if theirs < LTIME_MAX && theirs <= own.saturating_add(step) {
                 *own = (*own).max(theirs);
             }
         }
@@ -414,7 +431,12 @@ impl Pool {
     }
 
     /// Takes what somebody else knows better. All of it or nothing.
-    fn take(&mut self, now: Instant, given: &Given, from: Option<Id>) -> Result<(), String> {
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        given: &Given,
+        from: Option<Id>,
+    ) -> Result<(), String> {
         for known in &given.members {
             self.judge(&known.alive)?;
         }
@@ -506,7 +528,11 @@ impl Pool {
             self.reconnect_timeout
         };
         let age = Duration::from_secs(u64::from(known.age));
-        if age >= kept || self.entries.len() >= MEMBERS_MAX {
+        if age >= kept
+            || self.entries.len() >= MEMBERS_MAX
+            || !is_near(known.alive.identity.generation, 0)
+            || !is_near(known.alive.record.revision, 0)
+        {
             return;
         }
         let id = known.alive.identity.id;

@@ -7,6 +7,7 @@
 
 mod compare;
 mod news;
+mod pace;
 mod probe;
 mod queue;
 mod suspicion;
@@ -37,10 +38,11 @@ use crate::keyring;
 use crate::member::Status;
 use crate::packet::{self, Envelope, Section};
 
+use self::pace::{Pace, Seldom};
 use self::probe::{Core, Probe, Relay, Wishes};
 use self::queue::{Queue, Subject};
 use self::suspicion::Suspicion;
-use self::timers::Timers;
+use self::timers::{TimerKey, Timers};
 
 pub(crate) use self::compare::Outcome;
 
@@ -50,8 +52,25 @@ const REAP_INTERVAL: Duration = Duration::from_secs(15);
 /// How often a failed member may be tried.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often this member claims its name as long as somebody else seems to have it.
+/// After what time this member claims its name again if somebody else seems to have it. It doubles with each claim,
+/// since each is a new life that the whole pool hears of.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(5);
+
+/// At most so often does it double.
+const CLAIM_DOUBLINGS: u32 = 4;
+
+/// After what time without a rival the claims begin anew.
+const CLAIM_REST: Duration = Duration::from_secs(600);
+
+/// How often something is logged that lasts.
+const SAY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often this member tells strangers of itself or of others: their addresses may be false, and such an answer is
+/// many times as long as the question.
+const STRANGERS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How many strangers may ask at once after a time of rest.
+const STRANGERS_BURST: u32 = 100;
 
 /// How long a step of a good-bye may take.
 const LEAVE_TIMEOUT: Duration = crate::handle::BROADCAST_TIMEOUT;
@@ -62,8 +81,21 @@ const EVENTS_REMEMBERED: usize = 512;
 /// The most members that are known. More are not let in: somebody is making them up.
 const MEMBERS_MAX: usize = 65_536;
 
-/// A clock that somebody tells is believed up to here, so that nobody can wind ours to its end.
+/// No clock goes beyond this.
 const LTIME_MAX: u64 = 1 << 62;
+
+/// A clock that somebody tells is believed so far ahead of ours, so that no packet can wind ours to its end. The pool
+/// that this member wants to join is believed whatever it says.
+const LTIME_STEP_MAX: u64 = 1 << 32;
+
+/// How far a generation or the number of a record may be ahead of the one that is known, so that no packet can use up
+/// the numbers of a name. Somebody who began a life each minute would need two years for so many.
+const STEP_MAX: u32 = 1 << 20;
+
+/// Whether a number that is told of a member may be true, if that one is known.
+const fn is_near(told: u32, known: u32) -> bool {
+    told <= known.saturating_add(STEP_MAX)
+}
 
 /// Something to do, in this order.
 #[derive(Debug)]
@@ -164,6 +196,11 @@ pub(crate) struct Pool {
     compares_soon: bool,
     /// Members that were refused once, so that it is said once.
     refused: BTreeSet<Id>,
+    /// The timers of suspicions, one for each member that is or was suspected.
+    suspicion_timers: BTreeMap<Id, TimerKey>,
+    strangers: Pace,
+    unreadable_said: Seldom,
+    rival_said: Seldom,
     stats: Stats,
     outputs: Vec<Output>,
 }
@@ -178,6 +215,8 @@ struct Local {
     since: Instant,
     /// Whether somebody else has this name.
     has_rival: bool,
+    /// How often it was claimed, and when last.
+    claims: (u32, Instant),
 }
 
 /// How far a good-bye has come.
@@ -229,6 +268,11 @@ impl Swim {
 }
 
 impl Entry {
+    /// Whether it is down and had its time to object, so that somebody else may have the name.
+    const fn is_gone(&self) -> bool {
+        self.standing.is_down() && matches!(self.status, Status::Failed | Status::Left)
+    }
+
     const fn is_suspect(&self) -> bool {
         matches!(self.standing, Swim::Suspect(_))
     }
@@ -308,6 +352,7 @@ impl Pool {
                 farewell: Farewell::Staying,
                 since: now,
                 has_rival: false,
+                claims: (0, now),
             },
             entries: BTreeMap::new(),
             active: Vec::new(),
@@ -332,6 +377,10 @@ impl Pool {
             newcomers: 0,
             compares_soon: false,
             refused: BTreeSet::new(),
+            suspicion_timers: BTreeMap::new(),
+            strangers: Pace::new(STRANGERS_INTERVAL, STRANGERS_BURST, now),
+            unreadable_said: Seldom::new(SAY_INTERVAL),
+            rival_said: Seldom::new(CLAIM_REST),
             stats: Stats::default(),
             outputs: Vec::new(),
         };
@@ -352,10 +401,19 @@ impl Pool {
 
     /// Goes on with clocks and place that were known before a restart.
     pub(crate) fn remember(&mut self, clocks: Clocks, coordinate: Option<Coordinate>) {
-        self.clocks.member = self.clocks.member.max(clocks.member);
-        self.clocks.event = self.clocks.event.max(clocks.event);
-        self.clocks.query = self.clocks.query.max(clocks.query);
-        self.events_from = clocks.event;
+        for (own, before) in [
+            (&mut self.clocks.member, clocks.member),
+            (&mut self.clocks.event, clocks.event),
+            (&mut self.clocks.query, clocks.query),
+        ] {
+            // Beyond that it is damage.
+            if before < LTIME_MAX {
+                *own = (*own).max(before);
+            }
+        }
+        if clocks.event < LTIME_MAX {
+            self.events_from = clocks.event;
+        }
         if let (Some(client), Some(coordinate)) = (&mut self.coordinates, coordinate)
             && client.restore(coordinate).is_ok()
         {
@@ -396,7 +454,10 @@ impl Pool {
         while let Some(due) = self.timers.take(now) {
             match due {
                 Due::Core(timer) => self.core_timer(now, timer),
-                Due::Suspicion(id) => self.suspicion_due(now, id),
+                Due::Suspicion(id) => {
+                    self.suspicion_timers.remove(&id);
+                    self.suspicion_due(now, id);
+                }
                 Due::Grace(identity) => self.grace_due(now, identity),
                 Due::Nack(relay) => self.nack_due(relay),
                 Due::Look(suspect, number) => self.look_due(now, suspect, number),
@@ -429,11 +490,11 @@ impl Pool {
     pub(crate) fn datagram(&mut self, now: Instant, from: SocketAddr, bytes: &Bytes) {
         let content = match self.envelope.unwrap(bytes) {
             Ok(content) => content,
-            Err(error) => return self.unreadable(from, error),
+            Err(error) => return self.unreadable(now, from, error),
         };
         let sections = match packet::sections(&content) {
             Ok(sections) => sections,
-            Err(error) => return self.unreadable(from, error),
+            Err(error) => return self.unreadable(now, from, error),
         };
         // Where the sender is belongs to the answer that it came with, whichever stands first.
         let mut coordinate = None;
@@ -442,7 +503,7 @@ impl Pool {
                 match self.item(now, from, *kind, content) {
                     Ok(Some(place)) => coordinate = Some(place),
                     Ok(None) => {}
-                    Err(error) => return self.unreadable(from, error),
+                    Err(error) => return self.unreadable(now, from, error),
                 }
             }
         }
@@ -453,13 +514,22 @@ impl Pool {
         }
     }
 
-    fn unreadable(&mut self, from: SocketAddr, error: Malformed) {
+    fn unreadable(&mut self, now: Instant, from: SocketAddr, error: Malformed) {
         if error == Malformed::Label {
             self.stats.foreign_packets += 1;
         } else {
             self.stats.unreadable_packets += 1;
         }
         tracing::debug!(%from, %error, "a gossip packet was rejected");
+        if error == Malformed::Key
+            && let Some(packets) = self.unreadable_said.note(now)
+        {
+            tracing::warn!(
+                %from,
+                packets,
+                "gossip was rejected that is encrypted with another key than this member's, or not at all"
+            );
+        }
     }
 
     /// One piece of a datagram; returns the sender's place if it is one.
@@ -484,7 +554,7 @@ impl Pool {
             Some(Item::Leave(leave)) => self.hear_leave(now, leave),
             Some(Item::User(event)) => self.hear_event(event),
             Some(Item::Nack { number, target }) => self.hear_nack(number, target),
-            Some(Item::Who) => self.introduce(from),
+            Some(Item::Who) => self.introduce_to_stranger(now, from),
             Some(Item::Coordinate(coordinate)) => return Ok(Some(coordinate)),
             None => {}
         }
@@ -624,6 +694,8 @@ impl Pool {
     }
 
     /// Sends sections, and with them as much news as fits.
+    ///
+    /// Only for members where they are known to be: what goes to anybody else would count as passed on as well.
     fn post(&mut self, to: SocketAddr, mut sections: Vec<u8>) {
         let limit = self.timing.retransmit_factor * suspicion::logarithm(self.size());
         let room = self.envelope.room();
@@ -715,10 +787,11 @@ impl Pool {
         chosen
     }
 
-    /// Says who this member is.
-    fn introduce(&mut self, to: SocketAddr) {
-        let item = Item::Alive(self.own());
-        self.post(to, item.encode().to_vec());
+    /// Says who this member is to whoever seems to be there.
+    fn introduce_to_stranger(&mut self, now: Instant, to: SocketAddr) {
+        if self.strangers.allows(now) {
+            self.post_alone(to, &Item::Alive(self.own()).encode());
+        }
     }
 
     fn own(&self) -> Alive {
@@ -813,6 +886,9 @@ impl Pool {
         };
         self.unlist(entry.place, entry.standing.is_down());
         self.count(entry.status, -1);
+        if let Some(timer) = self.suspicion_timers.remove(&id) {
+            self.timers.cancel(timer);
+        }
         self.core_forget(entry.identity);
         if let Some(client) = &mut self.coordinates {
             client.forget(&entry.record.name);

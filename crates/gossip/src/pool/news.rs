@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::queue::Subject;
 use super::suspicion::{Suspicion, logarithm};
 use super::{
-    CLAIM_INTERVAL, Due, EVENTS_REMEMBERED, Entry, Farewell, LTIME_MAX, MEMBERS_MAX, Output, Pool,
-    Swim,
+    CLAIM_DOUBLINGS, CLAIM_INTERVAL, CLAIM_REST, Due, EVENTS_REMEMBERED, Entry, Farewell,
+    LTIME_MAX, LTIME_STEP_MAX, MEMBERS_MAX, Output, Pool, Swim, is_near,
 };
 use crate::event::{Event, UserEvent};
 use crate::exchange::EventKey;
@@ -48,17 +48,25 @@ impl Pool {
         }
         self.witness_member_time(alive.record.time);
         let Some(entry) = self.entries.get_mut(&id) else {
-            if self.is_admitted(alive) {
+            let is_near =
+                is_near(alive.identity.generation, 0) && is_near(alive.record.revision, 0);
+            if is_near && self.is_admitted(alive) {
                 self.meet(now, alive, record_generation);
             }
             return;
         };
+        if !is_near(alive.identity.generation, entry.identity.generation)
+            || !is_near(alive.record.revision, entry.record.revision)
+        {
+            return;
+        }
         let is_record_newer = (record_generation, alive.record.revision)
             > (entry.record_generation, entry.record.revision);
-        if alive.identity.address != entry.identity.address && !entry.standing.is_down() {
-            // Somebody is there already under this name. Who comes later has to wait until that one is gone.
-            if alive.identity.is_newer_than(&entry.identity) {
-                self.hear_conflict(alive, id);
+        if alive.identity.address != entry.identity.address && !entry.is_gone() {
+            // Somebody is there already under this name. Who comes later has to wait until that one is gone, and has
+            // had the time to object.
+            if alive.identity.is_newer_than(&entry.identity) && !entry.standing.is_down() {
+                self.hear_conflict(now, alive, id);
             }
             return;
         }
@@ -264,8 +272,12 @@ impl Pool {
         }
         let to = entry.identity.address;
         if let Swim::Suspect(suspicion) = &entry.standing {
-            self.timers
+            let timer = self
+                .timers
                 .on_attention(suspicion.ends(), Due::Suspicion(id));
+            if let Some(before) = self.suspicion_timers.insert(id, timer) {
+                self.timers.cancel(before);
+            }
         }
         let item = Item::Suspect(suspect);
         self.broadcast(Subject::Suspicion(id, suspect.from), &item);
@@ -289,7 +301,7 @@ impl Pool {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
-        // Another incarnation, another suspicion: that one has a timer of its own.
+        // It may have been refuted since.
         if let Swim::Suspect(suspicion) = &entry.standing
             && suspicion.ends() <= attention
         {
@@ -315,14 +327,18 @@ impl Pool {
         if !is_newer && down.identity != entry.identity {
             return;
         }
-        if is_newer && down.identity.address != entry.identity.address && !entry.standing.is_down()
-        {
+        if !is_near(down.identity.generation, entry.identity.generation) {
+            return;
+        }
+        if is_newer && down.identity.address != entry.identity.address && !entry.is_gone() {
             // The end of somebody who never got this name.
             return;
         }
         if let Swim::Down { left, .. } = &mut entry.standing {
             if !down.left || *left {
                 entry.identity = down.identity;
+                // The core forgets only the life that it was told last.
+                self.core_apply(now, down.identity, down.incarnation, foca::State::Down);
                 return;
             }
             *left = true;
@@ -378,29 +394,33 @@ impl Pool {
         let until = (leave.generation, leave.revision);
         if leave.id == self.local.identity.id {
             let own = (self.local.identity.generation, self.local.record.revision);
-            // An identity may have been renewed since, but the record's count goes on.
-            if self.local.farewell == Farewell::Staying && leave.revision >= own.1 {
-                self.change_record(|record| {
-                    record.revision = record.revision.max(leave.revision.saturating_add(1));
-                });
+            if self.local.farewell == Farewell::Staying && until >= own {
+                // The next record is enough: others take it as said of the one that they know.
+                self.change_record(|_| {});
             }
             return;
         }
         let Some(entry) = self.entries.get_mut(&leave.id) else {
             return;
         };
-        let is_old = until < (entry.record_generation, entry.record.revision);
-        if is_old || entry.forced.is_some_and(|forced| forced >= until) {
+        let known = (entry.record_generation, entry.record.revision);
+        if until < known || entry.is_forced() {
             return;
         }
-        entry.forced = Some(until);
+        // It is said of what is known, and passed on as that: nobody can say good-bye for what a member has yet to say.
+        entry.forced = Some(known);
+        let leave = Leave {
+            generation: known.0,
+            revision: known.1,
+            ..leave
+        };
         self.broadcast(Subject::Leave(leave.id), &Item::Leave(leave));
         self.restate(now, leave.id);
     }
 
     /// A user event, from wherever.
     pub(super) fn hear_event(&mut self, event: UserEvent) {
-        if event.ltime >= LTIME_MAX {
+        if event.ltime >= LTIME_MAX || event.ltime > self.clocks.event + LTIME_STEP_MAX {
             return;
         }
         self.clocks.event = self.clocks.event.max(event.ltime + 1);
@@ -423,7 +443,7 @@ impl Pool {
     }
 
     pub(super) fn witness_member_time(&mut self, time: u64) {
-        if time < LTIME_MAX {
+        if time < LTIME_MAX && time <= self.clocks.member + LTIME_STEP_MAX {
             self.clocks.member = self.clocks.member.max(time + 1);
         }
     }
@@ -453,7 +473,7 @@ impl Pool {
         // Whoever suspects shall be the first to know.
         if let Some(entry) = self.entries.get(&suspect.from) {
             let to = entry.identity.address;
-            self.introduce(to);
+            self.post(to, Item::Alive(self.own()).encode().to_vec());
         }
     }
 
@@ -462,8 +482,10 @@ impl Pool {
         if self.local.farewell > Farewell::Announcing {
             return;
         }
-        if down.identity == self.local.identity
-            || down.identity.generation > self.local.identity.generation
+        let own = self.local.identity;
+        if down.identity == own
+            || (down.identity.generation > own.generation
+                && is_near(down.identity.generation, own.generation))
         {
             tracing::info!("this member was declared down and comes back");
             self.renew_above(now, down.identity.generation);
@@ -476,6 +498,9 @@ impl Pool {
             return;
         }
         let own = self.local.identity;
+        if !is_near(alive.identity.generation, own.generation) {
+            return;
+        }
         if alive.identity.address != own.address {
             if alive.identity.is_newer_than(&own) || !self.local.has_rival {
                 self.note_rival(now, alive);
@@ -489,9 +514,6 @@ impl Pool {
                     && *alive.record != *self.local.record));
         if is_other || alive.identity.generation > own.generation {
             // An earlier run of ours, which the others still take for this one.
-            let revision = alive.record.revision;
-            let record = Arc::make_mut(&mut self.local.record);
-            record.revision = record.revision.max(revision);
             self.renew_above(now, alive.identity.generation);
         }
     }
@@ -499,13 +521,20 @@ impl Pool {
     /// Somebody else had our name first, or has it now.
     fn note_rival(&mut self, now: Instant, alive: &Alive) {
         if !self.local.has_rival {
-            tracing::error!(
-                name = self.local.record.name,
-                theirs = %alive.identity.address,
-                "another member has this member's name"
-            );
+            if self.rival_said.note(now).is_some() {
+                tracing::error!(
+                    name = self.local.record.name,
+                    theirs = %alive.identity.address,
+                    "another member has this member's name"
+                );
+            }
             self.local.has_rival = true;
-            self.timers.on_wall(now + CLAIM_INTERVAL, Due::Claim);
+            let (claims, last) = self.local.claims;
+            let is_over = now.saturating_duration_since(last) > CLAIM_REST;
+            let claims = if is_over { 0 } else { claims };
+            self.local.claims = (claims + 1, now);
+            let patience = CLAIM_INTERVAL * 2u32.pow(claims.min(CLAIM_DOUBLINGS));
+            self.timers.on_wall(now + patience, Due::Claim);
         }
         if alive.identity.generation > self.local.identity.generation {
             // Known under a later life, we would be taken for the past.
@@ -514,7 +543,7 @@ impl Pool {
     }
 
     /// Two members have one name. The one that came first stays.
-    fn hear_conflict(&mut self, newcomer: &Alive, id: Id) {
+    fn hear_conflict(&mut self, now: Instant, newcomer: &Alive, id: Id) {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
@@ -528,7 +557,9 @@ impl Pool {
                 "two members have the same name"
             );
         }
-        self.post(newcomer.identity.address, holder.encode().to_vec());
+        if self.strangers.allows(now) {
+            self.post_alone(newcomer.identity.address, &holder.encode());
+        }
     }
 
     fn is_admitted(&mut self, alive: &Alive) -> bool {
@@ -558,10 +589,13 @@ impl Pool {
     }
 
     /// What a member that takes itself for somebody of the past is told.
-    pub(super) fn tell_about(&mut self, id: Id, to: std::net::SocketAddr) {
+    pub(super) fn tell_about(&mut self, now: Instant, id: Id, to: std::net::SocketAddr) {
         if let Some(entry) = self.entries.get(&id) {
             let item = self.about(entry);
-            self.post(to, item.encode().to_vec());
+            // That it is down is shorter than the question.
+            if matches!(item, Item::Down(_)) || self.strangers.allows(now) {
+                self.post_alone(to, &item.encode());
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use super::suspicion::pace;
-use super::{Due, Output, Pool, Purpose};
+use super::{Due, Output, Pool, Purpose, is_near};
 use crate::config::Timing;
 use crate::coordinate::Coordinate;
 use crate::exchange::Request;
@@ -135,9 +135,12 @@ impl Pool {
 
     /// Begins a new life after the given one and tells everybody.
     pub(super) fn renew_above(&mut self, now: Instant, generation: u32) {
-        let above = generation.max(self.local.identity.generation);
-        let Some(generation) = above.checked_add(1) else {
-            tracing::error!("this member's name has no lives left");
+        let own = self.local.identity.generation;
+        if !is_near(generation, own) {
+            return;
+        }
+        let Some(generation) = generation.max(own).checked_add(1) else {
+            tracing::debug!("this member's name has no lives left");
             return;
         };
         let identity = Identity {
@@ -228,7 +231,16 @@ impl Pool {
             sections.extend_from_slice(&Item::Suspect(suspect).encode());
             return self.post_alone(header.dst.address, &sections);
         }
-        self.post(header.dst.address, sections);
+        // News are for members where they are known to be.
+        let is_known = self
+            .entries
+            .get(&header.dst.id)
+            .is_some_and(|entry| entry.identity.address == header.dst.address);
+        if is_known {
+            self.post(header.dst.address, sections);
+        } else {
+            self.post_alone(header.dst.address, &sections);
+        }
     }
 
     /// A message of another member's core has arrived.
@@ -248,31 +260,42 @@ impl Pool {
             if let Message::Ping(number) = header.message
                 && header.dst == self.local.identity
             {
-                self.acknowledge(&header, number);
+                self.acknowledge(&header, from, number);
             }
-            self.post(from, Item::Who.encode().to_vec());
+            self.post_alone(from, &Item::Who.encode());
             return;
         };
         if sender != entry.identity {
             let is_successor = sender.is_newer_than(&entry.identity)
-                && (sender.address == entry.identity.address || entry.standing.is_down());
+                && is_near(sender.generation, entry.identity.generation)
+                && (sender.address == entry.identity.address || entry.is_gone());
             if !is_successor {
                 // Somebody of the past, or of the same name.
-                return self.tell_about(sender.id, from);
+                return self.tell_about(now, sender.id, from);
             }
             self.revive(now, sender, header.src_incarnation);
-            self.post(from, Item::Who.encode().to_vec());
+            self.post_alone(from, &Item::Who.encode());
         } else if entry.standing.is_down() {
             // It lives, but in this life nobody believes it: it has to begin a new one.
-            return self.tell_about(sender.id, from);
+            return self.tell_about(now, sender.id, from);
         } else {
             self.revive(now, sender, header.src_incarnation);
         }
         if header.dst != self.local.identity {
             // It thinks that we are in an earlier life.
-            return self.introduce(from);
+            return self.introduce_to_stranger(now, from);
         }
-        self.watch_received(now, &header, from, coordinate);
+        self.watch_received(now, &header, coordinate);
+        // A third one is sent something only where it is known to be, and not wherever a packet says.
+        if let Message::PingReq { target, .. } | Message::IndirectAck { target, .. } =
+            &header.message
+            && self
+                .entries
+                .get(&target.id)
+                .is_none_or(|entry| entry.identity.address != target.address)
+        {
+            return;
+        }
         self.core_receive(now, &header);
     }
 
@@ -324,14 +347,17 @@ impl Pool {
         self.core_done(now, done);
     }
 
-    fn acknowledge(&mut self, ping: &Header<Identity>, number: u8) {
+    /// Answers a stranger where its question came from, with no more than it said itself.
+    fn acknowledge(&mut self, ping: &Header<Identity>, to: SocketAddr, number: u8) {
         let ack = Header {
             src: self.local.identity,
             src_incarnation: self.local.incarnation,
             dst: ping.src,
             message: Message::Ack(number),
         };
-        self.post_core(&ack, None);
+        let mut sections = Vec::with_capacity(64);
+        packet::put_core(&encode_header(&ack), &mut sections);
+        self.post_alone(to, &sections);
     }
 
     /// The core sends a message.
@@ -369,7 +395,6 @@ impl Pool {
         &mut self,
         now: Instant,
         header: &Header<Identity>,
-        from: SocketAddr,
         coordinate: Option<Coordinate>,
     ) {
         match &header.message {
@@ -402,7 +427,7 @@ impl Pool {
                 }
                 self.relays_begun += 1;
                 let relay = Relay {
-                    for_whom: from,
+                    for_whom: header.src.address,
                     target: target.id,
                     number: *probe_number,
                 };

@@ -59,6 +59,12 @@ impl Queue {
         self.turns.len() - self.events
     }
 
+    /// How often each piece was sent.
+    #[cfg(test)]
+    pub(super) fn turns_left(&self) -> Vec<u32> {
+        self.turns.keys().map(|(sent, _)| *sent).collect()
+    }
+
     pub(super) fn push(&mut self, subject: Subject, section: Bytes) {
         self.remove(subject);
         if self.turns.len() >= PIECES_MAX

@@ -1,5 +1,7 @@
 //! The machine by hand: what is heard in which order, and what hostile packets do to it.
 
+mod forged;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

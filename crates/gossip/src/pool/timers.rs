@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Which timer of the clock of attention it is.
+pub(super) type TimerKey = (Instant, u64);
+
 #[derive(Debug)]
 pub(super) struct Timers<T> {
     wall: BTreeMap<(Instant, u64), T>,
     /// Keyed by the time it would be had the process never been held up.
-    attentive: BTreeMap<(Instant, u64), T>,
+    attentive: BTreeMap<TimerKey, T>,
     /// For how long the process has been held up in all.
     held: Duration,
     /// When it was last seen running.
@@ -59,9 +62,21 @@ impl<T> Timers<T> {
     }
 
     /// At a time on the clock of attention.
-    pub(super) fn on_attention(&mut self, at: Instant, due: T) {
+    pub(super) fn on_attention(&mut self, at: Instant, due: T) -> TimerKey {
         self.sequence += 1;
-        self.attentive.insert((at, self.sequence), due);
+        let key = (at, self.sequence);
+        self.attentive.insert(key, due);
+        key
+    }
+
+    /// Gives up a timer of the clock of attention.
+    pub(super) fn cancel(&mut self, key: TimerKey) {
+        self.attentive.remove(&key);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.wall.len() + self.attentive.len()
     }
 
     /// When something is due.
