@@ -152,6 +152,8 @@ pub fn append(out: &mut Vec<u8>, frame: Frame<'_>) {
 pub struct Room {
     taken: AtomicUsize,
     max: usize,
+    /// What is taken here is taken there as well.
+    whole: Option<Arc<Self>>,
 }
 
 impl Room {
@@ -160,20 +162,36 @@ impl Room {
         Arc::new(Self {
             taken: AtomicUsize::new(0),
             max,
+            whole: None,
         })
     }
 
-    fn take(&self, size: usize) -> bool {
+    /// A part of a room: one of `count` equal ones, if all were taken at once.
+    pub(crate) fn share(whole: &Arc<Self>, count: usize) -> Arc<Self> {
+        Arc::new(Self {
+            taken: AtomicUsize::new(0),
+            max: whole.max / count,
+            whole: Some(Arc::clone(whole)),
+        })
+    }
+
+    /// Takes so many bytes; false, and nothing taken, if there are not so many left.
+    pub(crate) fn take(&self, size: usize) -> bool {
         let taken = self.taken.fetch_add(size, Ordering::Relaxed);
-        let fits = taken.checked_add(size).is_some_and(|sum| sum <= self.max);
+        let fits = taken.checked_add(size).is_some_and(|sum| sum <= self.max)
+            && self.whole.as_ref().is_none_or(|whole| whole.take(size));
         if !fits {
-            self.give_back(size);
+            self.taken.fetch_sub(size, Ordering::Relaxed);
         }
         fits
     }
 
-    fn give_back(&self, size: usize) {
+    /// Gives back what was taken.
+    pub(crate) fn give_back(&self, size: usize) {
         self.taken.fetch_sub(size, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.give_back(size);
+        }
     }
 
     /// How many bytes are taken.
@@ -198,6 +216,11 @@ impl Assembly {
             message_max,
             room,
         }
+    }
+
+    /// Whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parted.is_empty()
     }
 
     /// Keeps a part.

@@ -25,6 +25,8 @@ mod connection;
 
 mod listener;
 
+mod sources;
+
 mod answering;
 
 mod snapshots;

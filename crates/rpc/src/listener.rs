@@ -16,17 +16,21 @@ use tokio::time::timeout;
 use crate::answering::{self, Shared};
 use crate::frame::Room;
 use crate::protocol::{Protocol, TLS, VERSION};
+use crate::sources::{Full, Rooms, Seat, Sources};
 use crate::tls::{PeerIdentity, Tls};
 use crate::{Serve, snapshots};
 
 /// The bounds of a [`Listener`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// How many connections may be open; a further one is closed at once. Default 16,384.
+    /// How many connections may be open; a further one is closed at once, and so is one beyond a quarter of them from the same address.
+    /// Default 16,384. Each holds a descriptor, so it has to stay below what the process may open.
     pub connections_max: usize,
     /// How many requests may be answered at the same time, those that wait included; a further one is refused. Default 262,144.
     pub requests_max: usize,
-    /// How many bytes of requests that are not whole all connections may hold; the connection that brings more is closed. Default 256 MiB.
+    /// How many bytes the requests have together that are being answered, those that wait included, and of those from one address a quarter; a further one is refused. Default 512 MiB.
+    pub request_bytes_max: usize,
+    /// How many bytes of requests that are not whole all connections may hold, and those from one address half of it; the connection that brings more is closed. Default 256 MiB.
     pub unfinished_bytes_max: usize,
     /// How long a connection may take to say what it is for; default 5 s, and again within TLS.
     pub preface_timeout: Duration,
@@ -37,6 +41,7 @@ impl Default for ListenerConfig {
         Self {
             connections_max: 16_384,
             requests_max: 262_144,
+            request_bytes_max: 512 << 20,
             unfinished_bytes_max: 256 << 20,
             preface_timeout: Duration::from_secs(5),
         }
@@ -81,7 +86,6 @@ impl Listener {
         let Self { socket, config } = self;
         let gate = Arc::new(Gate {
             shared: Arc::new(Shared {
-                room: Room::new(config.unfinished_bytes_max),
                 requests: AtomicUsize::new(0),
                 requests_max: config.requests_max,
             }),
@@ -89,6 +93,11 @@ impl Listener {
             serve,
             tls,
         });
+        let rooms = Rooms {
+            unfinished: Room::new(config.unfinished_bytes_max),
+            running: Room::new(config.request_bytes_max),
+        };
+        let sources = Sources::new(config.connections_max, rooms);
         let mut connections = JoinSet::new();
         let mut is_full = false;
         let mut stop = pin!(stop);
@@ -105,8 +114,20 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) if connections.len() < config.connections_max => {
                     is_full = false;
-                    let _ = stream.set_nodelay(true);
-                    connections.spawn(Arc::clone(&gate).take(stream, peer));
+                    match sources.seat(peer.ip()) {
+                        Ok(seat) => {
+                            let _ = stream.set_nodelay(true);
+                            connections.spawn(Arc::clone(&gate).take(stream, peer, seat));
+                        }
+                        Err(Full { limit, is_new }) => {
+                            if is_new {
+                                let from = peer.ip();
+                                tracing::warn!(
+                                    "{limit} connections from {from} are open, more of its are closed"
+                                );
+                            }
+                        }
+                    }
                 }
                 Ok(_) => {
                     if !std::mem::replace(&mut is_full, true) {
@@ -170,14 +191,14 @@ impl<E: fmt::Display> From<E> for Turned {
 
 impl Gate {
     /// Serves a connection to its end.
-    async fn take(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        match self.admit(stream).await {
+    async fn take(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
+        match self.admit(stream, &seat).await {
             Ok(why) => tracing::debug!("the connection from {peer} ended: {why}"),
             Err(Turned(why)) => tracing::warn!("closed a connection from {peer}: {why}"),
         }
     }
 
-    async fn admit(&self, mut stream: TcpStream) -> Result<String, Turned> {
+    async fn admit(&self, mut stream: TcpStream, seat: &Seat) -> Result<String, Turned> {
         // Whoever hangs up without a word, as load balancers do to see if the port is open, is not worth one.
         let Some(first) = self.byte(&mut stream).await? else {
             return Ok("it said nothing".to_owned());
@@ -190,12 +211,12 @@ impl Gate {
             let Some(first) = self.byte(&mut stream).await? else {
                 return Ok("it said nothing".to_owned());
             };
-            return self.open(stream, first, Some(&identity)).await;
+            return self.open(stream, first, Some(&identity), seat).await;
         }
         if self.tls.as_ref().is_some_and(|tls| !tls.takes_plain()) {
             return Err("it does not speak TLS, which verify_incoming asks for".into());
         }
-        self.open(stream, first, None).await
+        self.open(stream, first, None, seat).await
     }
 
     async fn byte(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<u8>, Turned> {
@@ -211,6 +232,7 @@ impl Gate {
         mut stream: T,
         first: u8,
         identity: Option<&PeerIdentity>,
+        seat: &Seat,
     ) -> Result<String, Turned>
     where
         T: AsyncRead + AsyncWrite + Unpin,
@@ -232,7 +254,8 @@ impl Gate {
         Ok(match protocol {
             Protocol::Snapshot => snapshots::answer(stream, serve).await,
             Protocol::Log | Protocol::Requests => {
-                answering::run(stream, protocol, serve, Arc::clone(&self.shared)).await
+                let shared = Arc::clone(&self.shared);
+                answering::run(stream, protocol, serve, shared, seat.rooms.clone()).await
             }
         })
     }

@@ -10,8 +10,8 @@ use futures::future::join_all;
 use rpc::frame::{self, Frame, Kind};
 use rpc::{CallError, Calls as _, Hop, ListenerConfig, Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
 
 use crate::member::{Listening, get, pool, put, server, until, value};
 
@@ -154,6 +154,86 @@ async fn a_request_too_many_is_refused() {
     let refused = pool.call(&listening.server, Hop::First, Request::Ping);
     assert!(matches!(refused.await, Err(CallError::Refused(_))));
     waiting.abort();
+}
+
+#[tokio::test]
+async fn bytes_too_many_are_refused_until_there_is_room_again() {
+    let config = ListenerConfig {
+        // Of which one peer may have 250,000.
+        request_bytes_max: 1_000_000,
+        ..ListenerConfig::default()
+    };
+    let listening = Listening::start_with(config, None).await;
+    let (pool, echo) = (pool(), &listening.member.0);
+    let long = "k".repeat(200_000);
+    let waiting = tokio::spawn(pool.call(&listening.server, Hop::First, get(&long, 1)));
+    until(|| echo.waiting.load(Ordering::SeqCst) == 1).await;
+    for request in [get(&long, 1), put(&long, Vec::new())] {
+        let refused = pool.call(&listening.server, Hop::First, request).await;
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("too many long requests"), "{error}");
+    }
+    assert_eq!(echo.writes.load(Ordering::SeqCst), 0);
+    // Short ones have room.
+    assert_eq!(value(&pool, &listening.server, "k").await, b"k");
+    waiting.abort();
+    until(|| echo.waiting.load(Ordering::SeqCst) == 0).await;
+    // Answered ones hold nothing.
+    for _ in 0..3 {
+        let written = pool.call(&listening.server, Hop::First, put(&long, Vec::new()));
+        written.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_address_has_a_quarter_of_the_connections() {
+    let config = ListenerConfig {
+        connections_max: 8,
+        ..ListenerConfig::default()
+    };
+    let listening = Listening::start_with(config, None).await;
+    let first = pool();
+    assert_eq!(value(&first, &listening.server, "k").await, b"k");
+    let second = pool();
+    assert_eq!(value(&second, &listening.server, "k").await, b"k");
+    let third = pool().call(&listening.server, Hop::First, Request::Ping);
+    assert!(third.await.is_err());
+    // There is room for others.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(listening.server.address).await.unwrap();
+    let ping = framed(&[4, 1], &[(Kind::Ping, 0, b"")]);
+    other.write_all(&ping).await.unwrap();
+    let mut pong = [0; frame::HEAD_SIZE];
+    other.read_exact(&mut pong).await.unwrap();
+    // And for the same one when it has closed another.
+    second.shutdown().await;
+    let found = timeout(SOON, async {
+        let ping = || pool().call(&listening.server, Hop::First, Request::Ping);
+        while ping().await.is_err() {}
+    });
+    found.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_asks_nothing_is_closed_soon() {
+    let listening = Listening::start().await;
+    let request = wire::compact::to_vec(&(Hop::First, Request::Ping)).unwrap();
+    let cases = [
+        // Nothing at all, half a request, a whole one.
+        (framed(&[4, 1], &[]), 10..20),
+        (framed(&[1, 1], &[]), 10..20),
+        (framed(&[4, 1], &[(Kind::AskPart, 1, b"x")]), 60..70),
+        (framed(&[4, 1], &[(Kind::Ask, 1, &request)]), 600..610),
+    ];
+    for (bytes, expected) in cases {
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect(listening.server.address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        let took = begun.elapsed().as_secs();
+        assert!(expected.contains(&took), "{bytes:x?}: {took} s");
+    }
 }
 
 #[tokio::test]
@@ -315,6 +395,39 @@ async fn a_client_that_takes_no_answers_holds_up_itself_alone() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.len() < 100_000_000, "{}", answer.len());
+}
+
+#[tokio::test]
+async fn what_a_client_wrote_is_carried_out_although_it_takes_no_answers() {
+    const WRITES: usize = 100;
+    let listening = Listening::start().await;
+    let echo = &listening.member.0;
+    let mut stream = TcpStream::connect(listening.server.address).await.unwrap();
+    let write = wire::compact::to_vec(&(Hop::First, put("slow", vec![1]))).unwrap();
+    let read = wire::compact::to_vec(&(Hop::First, get("long/1000000", 0))).unwrap();
+    let mut asks: Vec<_> = (0..100).map(|id| (Kind::Ask, id, &write[..])).collect();
+    asks.extend((100..200).map(|id| (Kind::Ask, id, &read[..])));
+    stream.write_all(&framed(&[4, 1], &asks)).await.unwrap();
+    until(|| echo.waiting.load(Ordering::SeqCst) == WRITES).await;
+    // Its answers fill the way back by now.
+    for _ in 0..100 {
+        assert_eq!(value(&pool(), &listening.server, "k").await, b"k");
+    }
+    echo.wake.notify_waiters();
+    until(|| echo.writes.load(Ordering::SeqCst) == WRITES).await;
+
+    // And all is answered when it reads at last.
+    let (mut bytes, mut answered) = (Vec::new(), 0);
+    while answered < 200 {
+        let read = timeout(SOON, stream.read_buf(&mut bytes)).await.unwrap();
+        assert!(read.unwrap() > 0, "cut off after {answered} answers");
+        let mut start = 0;
+        while let Some((frame, size)) = frame::decode(&bytes[start..]).unwrap() {
+            answered += usize::from(frame.kind == Kind::Answer);
+            start += size;
+        }
+        bytes.drain(..start);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use rpc::{
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-/// Answers by what is asked: a key's value is its own name, `long/N` is N bytes long, an index waits for a wake-up.
+/// Answers by what is asked: a key's value is its own name, `long/N` is N bytes long, an index waits for a wake-up, and so does a write of the key `slow`.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     /// Requests that wait.
@@ -88,7 +88,11 @@ impl Serve for Member {
                         },
                     }))
                 }
-                Request::Write(Command::Kv(_), _) => {
+                Request::Write(Command::Kv(op), _) => {
+                    if op.key == *"slow" {
+                        let _waits = Waits::new(&echo);
+                        echo.wake.notified().await;
+                    }
                     echo.writes.fetch_add(1, Ordering::SeqCst);
                     Ok(Response::Write(Reply::Applied(true)))
                 }
