@@ -375,6 +375,11 @@ impl Consensus {
             raft.runtime_config().elect(true);
             is_tail_lost = false;
         }
+        if is_tail_lost {
+            tracing::warn!(
+                "this server neither votes nor stands for election until a leader has given it what its log lost; if nobody can be elected without it, an operator has to name the servers that are left in raft/peers.json"
+            );
+        }
         if is_alone {
             // Nobody else can win, so there is nothing to wait for.
             let _ = raft.trigger().elect(false).await;

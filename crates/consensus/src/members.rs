@@ -75,6 +75,19 @@ impl Consensus {
         .await
     }
 
+    /// Gives a member a vote, and returns when it has one; those who vote go on doing so. Waits before until it holds all
+    /// that was in the log, as [`add_learner`](Self::add_learner) does, and adds it if need be.
+    pub async fn add_voter(&self, peer: Peer) -> Result<(), MembershipError> {
+        let id = peer.id;
+        self.add_learner(peer).await?;
+        self.change(|membership| {
+            let mut voters = goal(membership);
+            voters.insert(id);
+            self.set_voters(membership, &voters, Quorum::Needed)
+        })
+        .await
+    }
+
     /// Makes exactly these members voters; those that were and aren't named leave.
     ///
     /// Refused if no majority of them has answered lately: such a change could never be completed, and nothing could be

@@ -17,7 +17,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::consensus::{StartError, recover_log, to_address};
 use crate::disk::Disk;
-use crate::durable::{self, RECOVERED_FILE, VOTE_FILE};
+use crate::durable::{self, LOST_TAIL_FILE, RECOVERED_FILE, VOTE_FILE};
 use crate::identity;
 use crate::log::{Body, EntryId, Log, Sizes};
 use crate::peer::{NodeId, Peer};
@@ -154,6 +154,13 @@ pub(crate) async fn recover(
     let vote = Vote::new(term, directory.identity.id);
     durable::replace(&**disk, VOTE_FILE, &codec::encode_vote(&vote)).await?;
     durable::replace(&**disk, RECOVERED_FILE, &recovered.encode()).await?;
+    // What these servers hold is all there is, so there is nothing to wait for that the end of this log may have lost.
+    durable::remove(&**disk, LOST_TAIL_FILE)?;
+    tracing::info!(
+        index = recovered.through.index,
+        term = recovered.through.term,
+        "the members are named anew; the log ends here"
+    );
     Ok(())
 }
 

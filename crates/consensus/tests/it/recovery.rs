@@ -175,6 +175,32 @@ fn of_several_that_are_left_the_one_that_holds_most_decides() {
 }
 
 #[test]
+fn one_that_is_named_votes_although_it_lost_the_end_of_its_log() {
+    run(async {
+        let network = network();
+        let storages = stopped(&network, 3, 20, 0).await;
+        assert!(storages[0].damage_newest_record());
+        for (id, storage) in [(1, &storages[0]), (2, &storages[1])] {
+            recover(id, storage, &[1, 2]).await.unwrap();
+        }
+        assert_eq!(storages[0].read("lost-tail"), None);
+        let (one, torn) = start(&network, 1, &storages[0]).await;
+        let (two, whole) = start(&network, 2, &storages[1]).await;
+        // Neither is elected without the vote of the other.
+        let servers = [&one, &two];
+        let leader = leader(&servers).await;
+        servers[leader].propose(command(20)).await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(whole.commands().len(), 21);
+        assert_eq!(torn.commands(), whole.commands());
+        for server in [&one, &two] {
+            assert!(!server.status().tail_lost);
+            server.shutdown().await;
+        }
+    });
+}
+
+#[test]
 fn a_recovery_that_makes_no_sense_changes_nothing() {
     run(async {
         let network = network();
