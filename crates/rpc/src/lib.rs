@@ -48,4 +48,4 @@ pub use distant::{Distant, HOLD_MAX};
 pub use listener::{Listener, ListenerConfig};
 pub use pool::{Pool, PoolConfig};
 pub use servers::Servers;
-pub use stream::{Bodies, ByteSender, ByteStream, StreamError, byte_stream};
+pub use stream::{Bodies, ByteSender, ByteStream, StreamError, WholeSender, byte_stream};

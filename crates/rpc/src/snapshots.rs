@@ -21,8 +21,8 @@ use crate::link::Link;
 use crate::pool::{Dialled, Pool};
 use crate::protocol::Protocol;
 use crate::{
-    ByteSender, ByteStream, CallError, Hop, Meta, Refusal, RestoreOptions, Restored, Save,
-    SaveOptions, Serve, ServerAddress, StreamError, byte_stream,
+    ByteStream, CallError, Hop, Meta, Refusal, RestoreOptions, Restored, Save, SaveOptions, Serve,
+    ServerAddress, StreamError, WholeSender, byte_stream,
 };
 
 /// How often an end that has nothing to say says that it is there.
@@ -151,7 +151,7 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
 }
 
 /// Hands on what comes until the end of the snapshot or of the connection, which is an error to whoever reads.
-async fn receive<R: AsyncRead + Unpin>(incoming: &mut Incoming<R>, sender: &ByteSender) {
+async fn receive<R: AsyncRead + Unpin>(incoming: &mut Incoming<R>, sender: &WholeSender) {
     loop {
         let piece = match incoming.next(SILENCE_MAX).await {
             Ok((Kind::Piece, piece)) => Ok(piece),
@@ -206,6 +206,8 @@ pub(crate) async fn save(
     let answer: Result<Meta, Refusal> = answer.map_err(CallError::Broken)?;
     let meta = answer?;
     let (sender, archive) = byte_stream();
+    // The task may end with the pool.
+    let sender = sender.whole();
     pool.spawn(async move {
         // Kept, since an end that closes looks as if nobody wanted the rest.
         let _outgoing = outgoing;
@@ -214,6 +216,7 @@ pub(crate) async fn save(
             () = sender.closed() => {}
             () = receive(&mut incoming, &sender) => {}
         }
+        sender.finish();
     });
     Ok(Save { meta, archive })
 }
@@ -280,11 +283,12 @@ where
             }
             Wish::Restore(hop, options) => {
                 let (sender, archive) = byte_stream();
+                // Whoever reads may outlive this connection, which may end with the listener.
+                let sender = sender.whole();
                 let restoring = serve.restore(hop, options, archive);
                 let receiving = async {
-                    // Dropped when all has come, which is the end of the stream.
-                    let sender = sender;
                     receive(&mut incoming, &sender).await;
+                    sender.finish();
                 };
                 let work = async {
                     let mut restoring = pin!(restoring);

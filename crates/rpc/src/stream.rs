@@ -1,5 +1,8 @@
 //! Streams of bytes with back-pressure: snapshots on their way in and out.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -13,11 +16,24 @@ pub struct StreamError(pub String);
 
 /// The receiving end of a stream of bytes.
 #[derive(Debug)]
-pub struct ByteStream(mpsc::Receiver<Result<Bytes, StreamError>>);
+pub struct ByteStream {
+    pieces: mpsc::Receiver<Result<Bytes, StreamError>>,
+    is_cut: Arc<AtomicBool>,
+}
 
 /// The sending end; dropping it ends the stream.
 #[derive(Debug, Clone)]
-pub struct ByteSender(mpsc::Sender<Result<Bytes, StreamError>>);
+pub struct ByteSender {
+    pieces: mpsc::Sender<Result<Bytes, StreamError>>,
+    is_cut: Arc<AtomicBool>,
+}
+
+/// A sending end for work that may be ended from outside: the stream has its end only when [`Self::finish`] says so, and dropping it is an error to whoever reads.
+#[derive(Debug)]
+pub struct WholeSender {
+    sender: ByteSender,
+    is_finished: bool,
+}
 
 /// Both ends of a new stream.
 pub type Bodies = (ByteSender, ByteStream);
@@ -25,34 +41,87 @@ pub type Bodies = (ByteSender, ByteStream);
 /// A new stream, bounded to a few pieces.
 pub fn byte_stream() -> Bodies {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    (ByteSender(sender), ByteStream(receiver))
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let stream = ByteStream {
+        pieces: receiver,
+        is_cut: Arc::clone(&is_cut),
+    };
+    let pieces = sender;
+    (ByteSender { pieces, is_cut }, stream)
 }
 
 impl ByteStream {
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, StreamError>> {
-        self.0.recv().await
+        let piece = self.pieces.recv().await;
+        piece.or_else(|| self.cut())
     }
 
     /// The next piece, for a thread of its own (never on a runtime's thread).
     pub fn blocking_next(&mut self) -> Option<Result<Bytes, StreamError>> {
-        self.0.blocking_recv()
+        let piece = self.pieces.blocking_recv();
+        piece.or_else(|| self.cut())
+    }
+
+    /// Said once: it is an end too.
+    fn cut(&self) -> Option<Result<Bytes, StreamError>> {
+        let was_cut = self.is_cut.swap(false, Ordering::AcqRel);
+        was_cut.then(|| Err(StreamError("it was cut off before its end".to_owned())))
     }
 }
 
 impl ByteSender {
     /// Sends a piece; waits while too many are on their way. False if nobody listens any more.
     pub async fn send(&self, piece: Result<Bytes, StreamError>) -> bool {
-        self.0.send(piece).await.is_ok()
+        self.pieces.send(piece).await.is_ok()
     }
 
     /// Returns when nobody listens any more.
     pub async fn closed(&self) {
-        self.0.closed().await;
+        self.pieces.closed().await;
     }
 
     /// The same as [`Self::send`] for a thread of its own (never on a runtime's thread).
     pub fn blocking_send(&self, piece: Result<Bytes, StreamError>) -> bool {
-        self.0.blocking_send(piece).is_ok()
+        self.pieces.blocking_send(piece).is_ok()
+    }
+
+    /// From now on the stream has to be finished.
+    pub fn whole(self) -> WholeSender {
+        WholeSender {
+            sender: self,
+            is_finished: false,
+        }
+    }
+}
+
+impl WholeSender {
+    /// The same as [`ByteSender::send`].
+    pub async fn send(&self, piece: Result<Bytes, StreamError>) -> bool {
+        self.sender.send(piece).await
+    }
+
+    /// The same as [`ByteSender::blocking_send`].
+    pub fn blocking_send(&self, piece: Result<Bytes, StreamError>) -> bool {
+        self.sender.blocking_send(piece)
+    }
+
+    /// Returns when nobody listens any more.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Ends the stream.
+    pub fn finish(mut self) {
+        self.is_finished = true;
+    }
+}
+
+impl Drop for WholeSender {
+    fn drop(&mut self) {
+        // Before the sender in it is gone, and with it what keeps the stream from its end.
+        if !self.is_finished {
+            self.sender.is_cut.store(true, Ordering::Release);
+        }
     }
 }

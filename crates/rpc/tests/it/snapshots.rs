@@ -79,6 +79,38 @@ async fn who_does_not_read_holds_up_who_writes() {
 }
 
 #[tokio::test]
+async fn a_save_that_ends_with_its_pool_has_no_end() {
+    let listening = Listening::start().await;
+    let pool = pool();
+    let mut save = pool
+        .save(&listening.server, Hop::First, wish(""))
+        .await
+        .unwrap();
+    save.archive.next().await.unwrap().unwrap();
+    pool.shutdown().await;
+    let error = read(save.archive).await.unwrap_err();
+    assert_eq!(
+        error,
+        StreamError("it was cut off before its end".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_has_to_be_whole_says_once_that_it_is_not() {
+    let (sender, mut stream) = byte_stream();
+    let whole = sender.whole();
+    assert!(whole.send(Ok(Bytes::from_static(b"half"))).await);
+    drop(whole);
+    assert!(stream.next().await.unwrap().is_ok());
+    assert!(stream.next().await.unwrap().is_err());
+    assert!(stream.next().await.is_none());
+
+    let (sender, mut stream) = byte_stream();
+    sender.whole().finish();
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_restore_is_answered_at_its_end() {
     let listening = Listening::start().await;
     let (sender, archive) = byte_stream();
