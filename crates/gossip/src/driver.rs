@@ -71,6 +71,7 @@ pub(crate) fn start(
         query: remembered.clocks.queries,
     };
     pool.remember(clocks, remembered.coordinate);
+    network.screen(pool.screen());
     remembered.members.remove(&name);
     let mut driver = Driver {
         pool,

@@ -16,6 +16,7 @@
 //! `docs/gossip.md` tells what lies on the wire, byte by byte.
 
 mod config;
+mod connections;
 mod driver;
 mod event;
 mod exchange;
@@ -45,6 +46,6 @@ pub use fields::Malformed;
 pub use handle::{Gossip, Joined, KeyOperation, KeyReport, Stats};
 pub use keyring::Keyring;
 pub use member::{Member, Status, Versions};
-pub use network::{Arrival, DATAGRAM_SIZE_MAX, EXCHANGE_SIZE_MAX, Network, NetworkFuture};
+pub use network::{Arrival, DATAGRAM_SIZE_MAX, EXCHANGE_SIZE_MAX, Network, NetworkFuture, Screen};
 pub use packet::{decode_content, decode_packet, decode_stream};
 pub use sockets::Sockets;

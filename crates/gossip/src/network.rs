@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::known::{Write, Written};
+use crate::packet::{self, FRONT_SIZE_MAX};
 
 /// The largest datagram that is sent or believed.
 pub const DATAGRAM_SIZE_MAX: usize = 1400;
@@ -45,6 +46,11 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// The next thing if it is already there, so that what waits is read before overdue timers fire.
     fn arrived(&self) -> Option<Arrival>;
 
+    /// Tells how requests begin that are worth reading. Of others it is enough to hand over the beginning.
+    fn screen(&self, screen: Screen) {
+        let _ = screen;
+    }
+
     /// Stops listening; nothing arrives after this.
     fn close(&self) -> NetworkFuture<'_, ()>;
 
@@ -59,6 +65,24 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Wraps the member's one task. The simulation holds it up here, as a machine without time to spare would.
     fn run(&self, task: NetworkFuture<'static, ()>) -> NetworkFuture<'static, ()> {
         task
+    }
+}
+
+/// How the requests of a pool begin.
+#[derive(Debug, Clone)]
+pub struct Screen {
+    pub(crate) label: String,
+    pub(crate) is_sealed: bool,
+}
+
+impl Screen {
+    /// After so many bytes it is clear whether a request belongs to the pool.
+    pub const SIZE: usize = FRONT_SIZE_MAX;
+
+    /// Whether a request that begins so, with [`SIZE`](Self::SIZE) bytes or all that it has, can't be one of the pool.
+    pub fn is_hopeless(&self, beginning: &[u8]) -> bool {
+        packet::front_of(beginning)
+            .is_none_or(|front| front.label != self.label || front.is_sealed != self.is_sealed)
     }
 }
 

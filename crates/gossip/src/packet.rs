@@ -4,12 +4,13 @@ use bytes::Bytes;
 use foca::Header;
 use rand_chacha::ChaCha8Rng;
 
+use crate::config::LABEL_LENGTH_MAX;
 use crate::exchange::{Answer, Request};
 use crate::fields::{Fields, Malformed, Reader};
 use crate::identity::{self, Identity};
 use crate::item::{AliveFront, Item};
 use crate::keyring::{Keyring, SEAL_BYTES};
-use crate::network::DATAGRAM_SIZE_MAX;
+use crate::network::{DATAGRAM_SIZE_MAX, Screen};
 
 /// The first byte, so that strays from other protocols are noticed at once.
 const MAGIC: u8 = b'g';
@@ -22,6 +23,9 @@ const PLAIN: u8 = 0;
 
 /// The third byte: sealed content follows the label.
 const SEALED: u8 = 1;
+
+/// The longest front: magic, version, protection, and a label with its length.
+pub(crate) const FRONT_SIZE_MAX: usize = 4 + LABEL_LENGTH_MAX;
 
 /// What a checksum takes.
 const CHECKSUM_SIZE: usize = 4;
@@ -49,6 +53,14 @@ impl Envelope {
             CHECKSUM_SIZE
         };
         DATAGRAM_SIZE_MAX - 4 - self.label.len() - around
+    }
+
+    /// How what belongs to this pool begins.
+    pub(crate) fn screen(&self) -> Screen {
+        Screen {
+            label: self.label.clone(),
+            is_sealed: self.keyring.is_some(),
+        }
     }
 
     /// What stands before the content. It is sealed along with it.

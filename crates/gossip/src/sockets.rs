@@ -4,24 +4,27 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::connections::{Connections, Place};
 use crate::known::{Write, Written};
-use crate::network::{Arrival, DATAGRAM_SIZE_MAX, EXCHANGE_SIZE_MAX, Network, NetworkFuture};
-
-/// How many connections from others are served at a time; more wait in the listener's queue.
-const CONNECTIONS_MAX: usize = 64;
+use crate::network::{
+    Arrival, DATAGRAM_SIZE_MAX, EXCHANGE_SIZE_MAX, Network, NetworkFuture, Screen,
+};
 
 /// How many requests may wait for the member's task; a connection whose request finds no room waits.
 const REQUESTS_WAITING_MAX: usize = 16;
+
+/// How long a connection may be silent before it has said which pool it is for.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection from another member may take in all.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +42,7 @@ pub struct Sockets {
     udp: UdpSocket,
     requests: AsyncMutex<mpsc::Receiver<Arrival>>,
     tasks: Mutex<JoinSet<()>>,
+    screen: Arc<OnceLock<Screen>>,
 }
 
 impl Sockets {
@@ -61,12 +65,14 @@ impl Sockets {
         let (sender, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
         let mut tasks = JoinSet::new();
         let local = tcp.local_addr()?;
-        tasks.spawn(accept(tcp, sender));
+        let screen = Arc::new(OnceLock::new());
+        tasks.spawn(accept(tcp, sender, Arc::clone(&screen)));
         Ok(Self {
             local,
             udp,
             requests: AsyncMutex::new(requests),
             tasks: Mutex::new(tasks),
+            screen,
         })
     }
 
@@ -140,6 +146,11 @@ impl Network for Sockets {
         self.requests.try_lock().ok()?.try_recv().ok()
     }
 
+    fn screen(&self, screen: Screen) {
+        // Sockets belong to one member.
+        let _ = self.screen.set(screen);
+    }
+
     fn close(&self) -> NetworkFuture<'_, ()> {
         Box::pin(async move {
             let mut tasks =
@@ -163,50 +174,91 @@ impl Network for Sockets {
 }
 
 /// Accepts connections until it is aborted.
-async fn accept(listener: TcpListener, requests: mpsc::Sender<Arrival>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
+async fn accept(
+    listener: TcpListener,
+    requests: mpsc::Sender<Arrival>,
+    screen: Arc<OnceLock<Screen>>,
+) {
+    let open = Arc::new(Connections::default());
+    let mut tasks = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                let requests = requests.clone();
-                connections.spawn(async move {
-                    let served = timeout(SERVE_TIMEOUT, serve(stream, from, requests)).await;
-                    if let Ok(Err(error)) = served {
-                        tracing::debug!(%from, %error, "a gossip connection ended early");
-                    }
-                    drop(place);
-                });
-            }
+        while tasks.try_join_next().is_some() {}
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "no gossip connection could be accepted");
                 // Out of files: they come back as connections end.
                 tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
             }
-        }
+        };
+        let place = loop {
+            match open.place(from.ip()) {
+                Some(place) => break place,
+                None => open.ended.notified().await,
+            }
+        };
+        let id = place.id();
+        let (requests, screen) = (requests.clone(), Arc::clone(&screen));
+        let task = tasks.spawn(async move {
+            let served = serve(stream, from, &requests, &screen, &place);
+            if let Ok(Err(error)) = timeout(SERVE_TIMEOUT, served).await {
+                tracing::debug!(%from, %error, "a gossip connection ended early");
+            }
+        });
+        open.served_by(id, task);
     }
 }
 
 async fn serve(
     mut stream: TcpStream,
     from: SocketAddr,
-    requests: mpsc::Sender<Arrival>,
+    requests: &mpsc::Sender<Arrival>,
+    screen: &OnceLock<Screen>,
+    place: &Place,
 ) -> io::Result<()> {
-    let bytes = read_frame(&mut stream).await?;
+    let mut bytes = BytesMut::new();
+    let begun = async {
+        let length = read_length(&mut stream).await?;
+        let beginning = length.min(Screen::SIZE);
+        place.take(beginning)?;
+        read_up_to(&mut stream, &mut bytes, beginning).await?;
+        Ok::<usize, io::Error>(length)
+    };
+    let length = timeout(BEGIN_TIMEOUT, begun)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    let is_hopeless = screen
+        .get()
+        .is_some_and(|screen| screen.is_hopeless(&bytes));
+    if !is_hopeless {
+        while bytes.len() < length {
+            let next = (length - bytes.len()).min(READ_SIZE);
+            place.take(next)?;
+            let wanted = bytes.len() + next;
+            read_up_to(&mut stream, &mut bytes, wanted).await?;
+        }
+        place.whole();
+    }
+    let missing = length - bytes.len();
     let (answer, answered) = oneshot::channel();
     let request = Arrival::Request {
         from,
-        bytes,
+        bytes: bytes.freeze(),
         answer,
     };
     if requests.send(request).await.is_ok()
         && let Ok(answer) = answered.await
     {
+        place.answered();
         write_frame(&mut stream, &answer).await?;
+        // Were the connection closed before the other side has said everything, it would never read this.
+        let rest = &mut stream.take(missing as u64);
+        tokio::io::copy_buf(
+            &mut tokio::io::BufReader::with_capacity(4096, rest),
+            &mut tokio::io::sink(),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -223,23 +275,30 @@ async fn write_frame(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads as much as was announced, taking memory only for what has arrived.
 async fn read_frame(stream: &mut TcpStream) -> io::Result<Bytes> {
-    let mut missing = usize::try_from(stream.read_u32().await?).map_err(io::Error::other)?;
-    if missing > EXCHANGE_SIZE_MAX {
+    let length = read_length(stream).await?;
+    let mut bytes = BytesMut::new();
+    read_up_to(stream, &mut bytes, length).await?;
+    Ok(bytes.freeze())
+}
+
+async fn read_length(stream: &mut TcpStream) -> io::Result<usize> {
+    let length = usize::try_from(stream.read_u32().await?).map_err(io::Error::other)?;
+    if length > EXCHANGE_SIZE_MAX {
         return Err(io::Error::other(format!(
-            "a message of {missing} bytes is longer than any of ours"
+            "a message of {length} bytes is longer than any of ours"
         )));
     }
-    let mut bytes = BytesMut::new();
-    while missing > 0 {
+    Ok(length)
+}
+
+async fn read_up_to(stream: &mut TcpStream, bytes: &mut BytesMut, length: usize) -> io::Result<()> {
+    while bytes.len() < length {
+        let missing = length - bytes.len();
         bytes.reserve(missing.min(READ_SIZE));
-        let read = (&mut *stream)
-            .take(missing as u64)
-            .read_buf(&mut bytes)
-            .await?;
+        let read = (&mut *stream).take(missing as u64).read_buf(bytes).await?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        missing -= read;
     }
-    Ok(bytes.freeze())
+    Ok(())
 }

@@ -36,6 +36,7 @@ use crate::identity::{Id, Identity};
 use crate::item::{Alive, Down, Item, Leave, Record};
 use crate::keyring;
 use crate::member::Status;
+use crate::network::Screen;
 use crate::packet::{self, Envelope, Section};
 
 use self::pace::{Pace, Seldom};
@@ -419,6 +420,10 @@ impl Pool {
         {
             self.place_local();
         }
+    }
+
+    pub(crate) fn screen(&self) -> Screen {
+        self.envelope.screen()
     }
 
     pub(crate) const fn local_id(&self) -> Id {
