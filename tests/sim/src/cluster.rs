@@ -84,8 +84,9 @@ pub(crate) struct Cluster {
     is_settled: bool,
     /// What the operator is about.
     operating: Option<JoinHandle<Result<BTreeSet<NodeId>, MembershipError>>>,
-    /// Entries between checkpoints.
+    /// Entries between checkpoints, and those that are kept behind one.
     checkpoint_entries: u64,
+    trailing_entries: u64,
 }
 
 /// What went wrong, and how often.
@@ -135,6 +136,7 @@ impl Cluster {
                 }
             })
             .collect();
+        let checkpoint_entries = chance.random_range(32..160);
         Self {
             places,
             network: world.network.clone(),
@@ -143,7 +145,9 @@ impl Cluster {
             has_gossip: chance.random_bool(0.7),
             is_settled: false,
             operating: None,
-            checkpoint_entries: chance.random_range(32..160),
+            checkpoint_entries,
+            // With few, whoever misses a little is sent a checkpoint.
+            trailing_entries: chance.random_range(2..=checkpoint_entries / 4),
             chance,
         }
     }
@@ -196,7 +200,7 @@ impl Cluster {
             election_timeout_min: ELECTION_MIN.div_f64(drift),
             election_timeout_max: ELECTION_MAX.div_f64(drift),
             checkpoint_entries: self.checkpoint_entries,
-            trailing_entries: self.checkpoint_entries / 4,
+            trailing_entries: self.trailing_entries,
             first_segment_bytes: 8 << 10,
             segment_bytes: 16 << 10,
             cache_bytes: 8 << 10,
@@ -356,6 +360,15 @@ impl Cluster {
     /// the power fails, and there if only the process is killed.
     pub(crate) async fn crash(&mut self, place: usize, is_killed: bool) {
         let may_tear = self.may_hurt(place);
+        self.end_life(place, is_killed, may_tear).await;
+    }
+
+    /// The power fails, and what had not been synced is there or not, but nothing is torn.
+    pub(crate) async fn lose_power(&mut self, place: usize) {
+        self.end_life(place, false, false).await;
+    }
+
+    async fn end_life(&mut self, place: usize, is_killed: bool, may_tear: bool) {
         let at = &mut self.places[place];
         let Some(front) = at.front.take() else { return };
         let status = front.server.status().log;
@@ -532,6 +545,11 @@ impl Cluster {
         self.counts.memberships += 1;
         self.world
             .tell("members", || format!("server {place} leaves: {outcome:?}"));
+    }
+
+    /// Whether exactly the servers that there are vote, and all of them are up.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.is_settled && self.places.iter().all(|at| at.front.is_some())
     }
 
     /// Whether every server is up, a voter, and has applied the same.

@@ -47,6 +47,9 @@ pub(crate) enum Fault {
     Checkpoint,
     /// Leadership goes to another.
     Transfer,
+    /// A bare majority elects or writes, one of it loses its power, and then makes a majority with those that were not
+    /// there: see [`Trouble::ambush`].
+    Ambush,
 }
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -68,6 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault::Membership,
     Fault::Checkpoint,
     Fault::Transfer,
+    Fault::Ambush,
 ];
 
 /// How long a paused server sleeps at most, in milliseconds.
@@ -254,7 +258,11 @@ impl Trouble {
                     let _ = leader.server.consensus().transfer_leadership(id).await;
                 }
             }
-            Fault::PowerLoss
+            Fault::Ambush if cluster.is_complete() && self.pending.is_empty() => {
+                self.ambush(cluster).await;
+            }
+            Fault::Ambush
+            | Fault::PowerLoss
             | Fault::Kill
             | Fault::PowerLossInside
             | Fault::Flip
@@ -265,6 +273,65 @@ impl Trouble {
             | Fault::Membership
             | Fault::Checkpoint => {}
         }
+    }
+
+    /// What a majority was told has to be known to one server at least of every other majority, so the one that both have
+    /// in common is the one to lose its memory: it loses its power as soon as it has voted, or written, or received a
+    /// checkpoint, and the others of the first majority are cut off before it is up again.
+    async fn ambush(&mut self, cluster: &mut Cluster) {
+        let Some(leader) = cluster.world.leader().map(|front| front.place) else {
+            return;
+        };
+        let servers = cluster.places.len();
+        let mut others: Vec<usize> = (0..servers).filter(|place| *place != leader).collect();
+        for last in (1..others.len()).rev() {
+            others.swap(last, cluster.chance.random_range(0..=last));
+        }
+        // Of three servers one is away, of five two.
+        let away: Vec<usize> = others.drain(..servers / 2).collect();
+        let is_away = |place: usize| away.contains(&place);
+        let elects = cluster.chance.random_bool(0.5);
+        let heir = others[0];
+        // Who loses its memory: one that votes for the heir, or one that follows the leader.
+        let common = match others.get(1) {
+            Some(other) if cluster.chance.random_bool(0.5) => *other,
+            _ if elects => leader,
+            _ => heir,
+        };
+        cluster.counts.cuts += 1;
+        part(cluster, is_away);
+        let pause = async |cluster: &mut Cluster, from_ms, to_ms| {
+            let length = cluster.chance.random_range(from_ms..to_ms);
+            sleep(Duration::from_millis(length)).await;
+        };
+        pause(cluster, 1, 2_000).await;
+        let dies_inside = cluster.chance.random_bool(0.5);
+        if dies_inside {
+            let changes = cluster.chance.random_range(0..16);
+            let death = Death::PowerLost { may_tear: false };
+            cluster.places[common].storage.die_after(changes, death);
+        }
+        if elects && let Some(front) = cluster.world.front(leader) {
+            let heir = cluster.places[heir].id;
+            let _ = front.server.consensus().transfer_leadership(heir).await;
+        }
+        pause(cluster, 1, 400).await;
+        cluster.lose_power(common).await;
+        if !elects && cluster.may_hurt(common) && cluster.chance.random_bool(0.3) {
+            if cluster.chance.random_bool(0.5) {
+                cluster.flip(common);
+            } else {
+                cluster.wipe(common);
+            }
+        }
+        cluster.network.mend();
+        part(cluster, |place| is_away(place) || place == common);
+        cluster.world.tell("ambush", || {
+            format!("{away:?} were away, {common} comes to them without its memory")
+        });
+        pause(cluster, 1, 200).await;
+        cluster.start(common).await;
+        self.later(cluster, 2_000, 6_000, Undo::Mend);
     }
 
     fn cut(&mut self, cluster: &mut Cluster, kind: Fault, place: usize) {
@@ -289,5 +356,15 @@ impl Trouble {
         }
         cluster.counts.cuts += 1;
         self.later(cluster, 500, 14_000, Undo::Mend);
+    }
+}
+
+/// Cuts all wires between those for whom this holds and the others.
+fn part(cluster: &Cluster, is_there: impl Fn(usize) -> bool) {
+    let servers = cluster.places.len();
+    for from in 0..servers {
+        for to in (0..servers).filter(|to| is_there(*to) != is_there(from)) {
+            cluster.network.cut(from, to);
+        }
     }
 }
