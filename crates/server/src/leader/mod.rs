@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gossip::{Event, Events, Gossip};
+use gossip::{Event, Events, Gossip, Member, Status};
 use model::Error;
 use tokio::time::Instant;
 
@@ -148,9 +148,12 @@ async fn attend(core: &Core) {
                         .gossip
                         .as_ref()
                         .and_then(|pool| pool.member(&member.name));
-                    Subject::of(&now.unwrap_or(member), &core.config)
+                    let member = now.unwrap_or(member);
+                    Subject::of(&member, &core.config).filter(|_| !is_superseded(core, &member))
                 }
-                Event::Reaped(member) => Subject::reaped(&member, &core.config),
+                Event::Reaped(member) => {
+                    Subject::reaped(&member, &core.config).filter(|_| !is_superseded(core, &member))
+                }
                 Event::User(_) => None,
                 Event::Missed(count) => {
                     tracing::warn!("missed {count} events of members; looking at all of them");
@@ -165,6 +168,13 @@ async fn attend(core: &Core) {
             }
         }
     }
+}
+
+fn is_superseded(core: &Core, member: &Member) -> bool {
+    let pool = core.gossip.as_ref();
+    // Looking through all members takes its time, so not for those who are there.
+    member.status != Status::Alive
+        && pool.is_some_and(|pool| reconcile::is_superseded(member, &pool.members()))
 }
 
 async fn next(events: &mut Option<Events>) -> Event {

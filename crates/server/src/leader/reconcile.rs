@@ -11,7 +11,7 @@
 //! Nodes without a `serfHealth` were registered by somebody else and are never touched.
 //! Each member's event is attended to at once; what is missed is repaired by looking at everything once a minute.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use gossip::{Gossip, Member, Status};
@@ -20,7 +20,9 @@ use model::{
     HealthState, Node, PASSING, Pairs, Registration, SERF_HEALTH, Service, Text,
 };
 use store::{Read, View, Watch};
+use tokio::time::Instant;
 
+use super::INTERVAL;
 use crate::Config;
 use crate::core::Core;
 use crate::directory::{self, Known};
@@ -197,8 +199,8 @@ fn plan(subject: &Subject, view: &View) -> Option<Command> {
 /// Looks at everything, again and again.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    /// Whom gossip did not know the last time, in lower case.
-    unknown: BTreeSet<Text>,
+    /// Whom gossip doesn't know, in lower case, and since when.
+    unknown: BTreeMap<Text, Instant>,
 }
 
 impl Sweep {
@@ -209,7 +211,9 @@ impl Sweep {
         };
         let members = gossip.members();
         for member in &members {
-            if let Some(subject) = Subject::of(member, &core.config) {
+            if let Some(subject) = Subject::of(member, &core.config)
+                && !is_superseded(member, &members)
+            {
                 attend(core, &subject).await?;
             }
         }
@@ -219,19 +223,43 @@ impl Sweep {
             self.unknown.clear();
             return Ok(());
         }
-        // Twice in a row: a server that has just started has not heard of everybody yet, and what is removed takes the
-        // sessions and locks of the node along.
-        for name in unknown.intersection(&self.unknown) {
+        for name in self.due(unknown, Instant::now()) {
             tracing::info!("member '{}' is unknown, deregistering", name.to_lossy());
             let gone = Deregistration {
-                node: name.clone(),
+                node: name,
                 what: Deregister::Node,
             };
             propose(core, Command::Deregister(gone)).await?;
         }
-        self.unknown = unknown;
         Ok(())
     }
+
+    /// Who of these has been unknown for so long that it is gone.
+    ///
+    /// A server that has just started has not heard of everybody yet, and what is removed takes the sessions and locks of
+    /// the node along. It is time that counts and not looks, which follow each other at once when events were missed.
+    fn due(&mut self, unknown: BTreeSet<Text>, now: Instant) -> Vec<Text> {
+        let before = std::mem::take(&mut self.unknown);
+        let since = |name: Text| {
+            let since = before.get(&name).copied().unwrap_or(now);
+            (name, since)
+        };
+        self.unknown = unknown.into_iter().map(since).collect();
+        let due = |(name, since): (&Text, &Instant)| {
+            (now.saturating_duration_since(*since) >= INTERVAL).then(|| name.clone())
+        };
+        self.unknown.iter().filter_map(due).collect()
+    }
+}
+
+/// Whether a member that is not there has come back under its name in another case, which is the same node in the catalog.
+pub(super) fn is_superseded(member: &Member, members: &[Member]) -> bool {
+    if member.status == Status::Alive {
+        return false;
+    }
+    let name = Text::from(member.name.as_str()).lower();
+    let mut alive = (members.iter()).filter(|other| other.status == Status::Alive);
+    alive.any(|other| other.name != member.name && Text::from(other.name.as_str()).lower() == name)
 }
 
 /// Nodes that were members and that gossip doesn't know, in lower case.
@@ -269,6 +297,8 @@ fn is_in_touch(core: &Core, gossip: &Gossip) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use model::Entry;
     use store::Store;
 
@@ -391,6 +421,47 @@ mod tests {
         }
         // Its name in another case is the same node.
         assert_eq!(catalog.attend("A", at, Left, CLIENT_TAGS), "gone");
+    }
+
+    #[test]
+    fn who_is_unknown_is_given_time() {
+        let start = Instant::now();
+        let names = |names: &[&str]| -> BTreeSet<Text> {
+            names.iter().map(|name| Text::from(*name)).collect()
+        };
+        let mut sweep = Sweep::default();
+        let mut due = |at: Duration, unknown: &[&str]| -> Vec<String> {
+            let due = sweep.due(names(unknown), start + at);
+            due.iter()
+                .map(|name| name.to_lossy().into_owned())
+                .collect()
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(due(Duration::ZERO, &["a", "b"]), [""; 0]);
+        // Sweeps follow each other closely when events were missed.
+        assert_eq!(due(second, &["a", "b", "c"]), [""; 0]);
+        assert_eq!(due(second * 59, &["a", "c"]), [""; 0]);
+        assert_eq!(due(second * 60, &["a", "b", "c"]), ["a"]);
+        assert_eq!(due(second * 61, &["a", "b", "c"]), ["a", "c"]);
+        assert_eq!(due(second * 120, &["b"]), ["b"]);
+    }
+
+    #[test]
+    fn a_name_in_another_case_is_the_same_node() {
+        use Status::{Alive, Failed, Left};
+        let at = "10.0.0.1:8301";
+        let web = |name: &str, status| member(name, at, status, CLIENT_TAGS);
+        for gone in [Failed, Left] {
+            let members = [web("Web", gone), web("other", Alive), web("web", Alive)];
+            assert!(is_superseded(&members[0], &members));
+            assert!(!is_superseded(&members[2], &members));
+        }
+        let members = [web("Web", Failed), web("web", Left)];
+        assert!(
+            members
+                .iter()
+                .all(|member| !is_superseded(member, &members))
+        );
     }
 
     #[test]
