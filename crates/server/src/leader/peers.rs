@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use consensus::{MembershipError, NodeId, Peer};
-use gossip::{Event, Gossip, Status};
+use gossip::{Event, Events, Gossip, Status};
 use model::{Operated, Operation, Peers};
 use rpc::{Hop, OperateOptions, Request, Response};
 
@@ -21,38 +21,41 @@ use crate::directory::{self, Known};
 /// Keeps the members of consensus what they should be, for as long as this server leads.
 pub(super) async fn run(core: &Core, gossip: &Gossip) {
     let mut events = gossip.subscribe();
-    let mut reaped = BTreeSet::new();
-    let mut complaints = BTreeSet::new();
+    let mut tending = Tending::default();
     loop {
-        let pause = if tend(core, gossip, &mut reaped, &mut complaints).await {
-            INTERVAL
-        } else {
-            RETRY
-        };
-        let rest = tokio::time::sleep(pause);
-        tokio::pin!(rest);
-        loop {
-            let event = tokio::select! {
-                biased;
-                event = events.next() => event,
-                () = &mut rest => break,
-            };
-            let Some(event) = event else {
-                // Gossip has ended; so will this server.
-                return std::future::pending().await;
-            };
-            if concerns_servers(core, event, &mut reaped) {
-                // What has come at the same time needs no look of its own.
-                while let Some(event) = events.try_next() {
-                    concerns_servers(core, event, &mut reaped);
+        // Waiting for a newcomer may take long, and another may leave meanwhile who waits for this server to notice.
+        // Whatever is broken off is planned again.
+        let news = tokio::select! {
+            biased;
+            news = news(core, &mut events) => news,
+            is_well = tending.tend(core, gossip) => {
+                let pause = if is_well { INTERVAL } else { RETRY };
+                tokio::select! {
+                    biased;
+                    news = news(core, &mut events) => news,
+                    () = tokio::time::sleep(pause) => continue,
                 }
-                break;
             }
+        };
+        match news {
+            Some(reaped) => tending.reaped.extend(reaped),
+            // Gossip has ended; so will this server.
+            None => std::future::pending().await,
         }
     }
 }
 
-fn concerns_servers(core: &Core, event: Event, reaped: &mut BTreeSet<NodeId>) -> bool {
+/// Waits for something that concerns servers and takes all that has come with it: the ids of those that were forgotten. `None` when there will be nothing more.
+async fn news(core: &Core, events: &mut Events) -> Option<Vec<NodeId>> {
+    let mut reaped = Vec::new();
+    while !concerns_servers(core, events.next().await?, &mut reaped) {}
+    while let Some(event) = events.try_next() {
+        concerns_servers(core, event, &mut reaped);
+    }
+    Some(reaped)
+}
+
+fn concerns_servers(core: &Core, event: Event, reaped: &mut Vec<NodeId>) -> bool {
     let (member, is_reaped) = match event {
         Event::Joined(member)
         | Event::Updated(member)
@@ -75,49 +78,57 @@ fn concerns_servers(core: &Core, event: Event, reaped: &mut BTreeSet<NodeId>) ->
     true
 }
 
-/// One look at everything; whether all is as it should be, or at least will not become so by itself.
-///
-/// What was complained about the last time is not said again.
-async fn tend(
-    core: &Core,
-    gossip: &Gossip,
-    reaped: &mut BTreeSet<NodeId>,
-    complaints: &mut BTreeSet<String>,
-) -> bool {
-    let me = Peer {
-        id: core.consensus.id(),
-        address: core.config.raft_address(),
-        name: core.config.node_name.clone(),
-    };
-    let servers = directory::servers(gossip, &core.config.datacenter);
-    let status = core.consensus.status();
-    let members = Members {
-        me: &me,
-        voters: &status.voters,
-        learners: &status.learners,
-    };
-    // Who is back is not remembered as forgotten: the next time that it starts, gossip knows it before its id.
-    reaped.retain(|id| servers.iter().all(|server| server.id != Some(*id)));
-    let steps = plan(&members, &servers, reaped);
-    let mut is_well = true;
-    let before = std::mem::take(complaints);
-    for step in steps {
-        if let Err(why) = take(core, &members, &step).await {
-            let complaint = format!("{step}: {why}");
-            if !before.contains(&complaint) {
-                tracing::warn!("{complaint}");
+/// What is remembered from one look to the next.
+#[derive(Debug, Default)]
+struct Tending {
+    /// Members of consensus that gossip has forgotten.
+    reaped: BTreeSet<NodeId>,
+    /// What was complained about the last time, which is not said again.
+    complaints: BTreeSet<String>,
+}
+
+impl Tending {
+    /// One look at everything; whether all is as it should be, or at least will not become so by itself.
+    ///
+    /// May be dropped in the middle.
+    async fn tend(&mut self, core: &Core, gossip: &Gossip) -> bool {
+        let me = Peer {
+            id: core.consensus.id(),
+            address: core.config.raft_address(),
+            name: core.config.node_name.clone(),
+        };
+        let servers = directory::servers(gossip, &core.config.datacenter);
+        let status = core.consensus.status();
+        let members = Members {
+            me: &me,
+            voters: &status.voters,
+            learners: &status.learners,
+        };
+        // Who is back is not remembered as forgotten: the next time that it starts, gossip knows it before its id.
+        let is_known = |id: &NodeId| servers.iter().any(|server| server.id == Some(*id));
+        let is_member = |id: &NodeId| members.all().any(|peer| peer.id == *id);
+        self.reaped.retain(|id| is_member(id) && !is_known(id));
+        let mut steps = plan(&members, &servers, &self.reaped);
+        // What must be waited for comes last.
+        steps.sort_by_key(|step| match step {
+            Step::Remove(_) | Step::Move(_) | Step::Refuse(..) => 0,
+            Step::Promote(_) | Step::Replace(..) | Step::Add(_) => 1,
+        });
+        let mut is_well = true;
+        let mut complaints = BTreeSet::new();
+        for step in steps {
+            if let Err(why) = take(core, &members, &step).await {
+                let complaint = format!("{step}: {why}");
+                if !self.complaints.contains(&complaint) {
+                    tracing::warn!("{complaint}");
+                }
+                complaints.insert(complaint);
+                is_well &= matches!(step, Step::Refuse(..));
             }
-            complaints.insert(complaint);
-            is_well &= matches!(step, Step::Refuse(..));
         }
+        self.complaints = complaints;
+        is_well
     }
-    let status = core.consensus.status();
-    let is_member = |id: &NodeId| {
-        let mut members = status.voters.iter().chain(&status.learners);
-        members.any(|peer| peer.id == *id)
-    };
-    reaped.retain(is_member);
-    is_well
 }
 
 /// Who takes part in consensus.
@@ -339,11 +350,11 @@ async fn take(core: &Core, members: &Members<'_>, step: &Step) -> Result<(), Str
             ask_for_others(core, members, server).await?;
             tracing::info!("adding server '{}' at {}", server.name, server.address);
             match server.peer() {
-                Some(peer) => promote(core, peer).await.map_err(said),
+                Some(peer) => consensus.add_voter(peer).await.map_err(said),
                 None => Ok(()),
             }
         }
-        Step::Promote(peer) => promote(core, peer.clone()).await.map_err(said),
+        Step::Promote(peer) => consensus.add_voter(peer.clone()).await.map_err(said),
         Step::Replace(old, server) => {
             ask_for_others(core, members, server).await?;
             tracing::info!(
@@ -368,16 +379,6 @@ async fn take(core: &Core, members: &Members<'_>, step: &Step) -> Result<(), Str
         }
         Step::Refuse(_, why) => Err(why.clone()),
     }
-}
-
-/// Lets a server take part without a vote, and gives it one when it has caught up.
-async fn promote(core: &Core, peer: Peer) -> Result<(), MembershipError> {
-    let id = peer.id;
-    core.consensus.add_learner(peer).await?;
-    let status = core.consensus.status();
-    let mut voters: BTreeSet<NodeId> = status.voters.iter().map(|peer| peer.id).collect();
-    voters.insert(id);
-    core.consensus.change_voters(voters).await
 }
 
 /// A server that takes part in another cluster must not take part in this one: the logs would destroy each other.

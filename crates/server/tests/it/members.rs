@@ -157,6 +157,36 @@ async fn who_leaves_is_taken_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_leaves_is_taken_out_while_a_new_server_is_waited_for() {
+    let mut trio = Trio::expecting(3).await;
+    let (leader, follower) = (trio.leader().await, trio.follower().await);
+    // It answers when it is asked, but the log doesn't reach it.
+    for id in 1..=3 {
+        trio.network.cut(id, 4);
+    }
+    trio.run(4).await;
+    trio.join(4).await;
+    let is_waited_for = || {
+        let status = trio.servers[&leader].consensus().status();
+        status.learners.iter().any(|peer| peer.id == 4)
+    };
+    trio.wait_until("it is waited for", is_waited_for).await;
+    sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    trio.servers[&follower].leave().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    let status = trio.servers[&leader].consensus().status();
+    assert!(status.voters.iter().all(|peer| peer.id != follower));
+    trio.kill(follower).await;
+    trio.network.heal();
+    trio.voters(3).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_lost_its_disk_takes_its_own_place() {
     let mut trio = Trio::expecting(3).await;
     let follower = trio.follower().await;
