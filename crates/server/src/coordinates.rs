@@ -17,8 +17,11 @@ use crate::write::write;
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// How many go into one entry of the log, and how many entries are written at a time.
-const ENTRY_MAX: usize = 128;
+pub(crate) const ENTRY_MAX: usize = 128;
 const ENTRIES_MAX: usize = 5;
+
+/// The longest name of a node: longer than any member's may be.
+const NAME_MAX: usize = 512;
 
 /// The dimensions of the space, besides height.
 const DIMENSIONS: usize = 8;
@@ -37,7 +40,7 @@ struct Waiting {
 impl Coordinates {
     /// Takes the coordinate of a node; it replaces an earlier one.
     pub(crate) fn take(&self, coordinate: &NodeCoordinate) -> Result<(), Error> {
-        check(&coordinate.coord)?;
+        check(coordinate)?;
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = coordinate.node.lower();
         if waiting.latest.len() >= ENTRY_MAX * ENTRIES_MAX && !waiting.latest.contains_key(&name) {
@@ -57,14 +60,19 @@ impl Coordinates {
     }
 }
 
-/// Refuses what is no point in our space; the original panics over some of it.
-fn check(coordinate: &Coordinate) -> Result<(), Error> {
+/// Refuses what is no node's, or no point in our space; the original panics over some of it.
+pub(crate) fn check(coordinate: &NodeCoordinate) -> Result<(), Error> {
+    if coordinate.node.is_empty() || coordinate.node.len() > NAME_MAX {
+        return Err(Error::invalid(
+            "rejected a coordinate of a node without a name, or with one that is too long",
+        ));
+    }
     let Coordinate {
         vec,
         error,
         adjustment,
         height,
-    } = coordinate;
+    } = &coordinate.coord;
     if vec.len() != DIMENSIONS {
         return Err(Error::Invalid(format!(
             "rejected a coordinate of {} dimensions, there are {DIMENSIONS}",
@@ -150,7 +158,9 @@ mod tests {
         let endless = at("a", f64::INFINITY);
         let mut nothing = at("a", 1.0);
         nothing.coord.vec[3] = f64::NAN;
-        for bad in [flat, endless, nothing] {
+        let nameless = at("", 1.0);
+        let wordy = at(&"n".repeat(1000), 1.0);
+        for bad in [flat, endless, nothing, nameless, wordy] {
             assert!(coordinates.take(&bad).is_err(), "{bad:?}");
         }
     }

@@ -116,6 +116,8 @@ pub(crate) struct Core {
     pub(crate) replaced: watch::Receiver<u64>,
     /// How many uploaded snapshots may be checked at the same time.
     pub(crate) uploads: Semaphore,
+    /// How many snapshots may be written at the same time.
+    pub(crate) saves: Arc<Semaphore>,
     /// One restore at a time: a second would only drop the first.
     pub(crate) restoring: Mutex<()>,
     /// Told when a restore was broken off in the middle.
@@ -129,6 +131,9 @@ pub(crate) struct Core {
 
 /// Each holds a file of the size of its state.
 const UPLOADS_MAX: usize = 4;
+
+/// Each holds a view of the state and a thread for as long as its reader likes; threads are needed for other things as well.
+const SAVES_MAX: usize = 8;
 
 /// How long ago a server that never heard of a leader says that was: as long as the original can count.
 const NEVER: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
@@ -366,6 +371,7 @@ impl Server {
             leader_changed: Notify::new(),
             replaced: replacements,
             uploads: Semaphore::new(UPLOADS_MAX),
+            saves: Arc::new(Semaphore::new(SAVES_MAX)),
             restoring: Mutex::new(()),
             restore_abandoned: Notify::new(),
             coordinates: Coordinates::default(),

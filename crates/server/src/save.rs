@@ -1,11 +1,13 @@
 //! Saving a snapshot: a frozen view, written out as an archive while everything else goes on.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{Error, Need};
 use rpc::{ByteSender, Hop, Refusal, Save, SaveOptions, StreamError, byte_stream};
 use store::View;
+use tokio::sync::OwnedSemaphorePermit;
 use wire::archive;
 
 use crate::access::authorise;
@@ -49,6 +51,11 @@ fn save_here(core: &Core, options: &SaveOptions) -> Result<Save, Error> {
             "Raft error when taking snapshot: nothing new to snapshot",
         ));
     }
+    let Ok(place) = Arc::clone(&core.saves).try_acquire_owned() else {
+        return Err(Error::Unavailable(
+            "too many snapshots are being saved at the same time; try again later".to_owned(),
+        ));
+    };
     let job = Job {
         mtime: core.clock.now_ms() / 1000,
         meta: describe(core, &view),
@@ -64,7 +71,7 @@ fn save_here(core: &Core, options: &SaveOptions) -> Result<Save, Error> {
         };
         job.write(&mut bytes, compression)
             .map_err(|error| Error::Internal(error.to_string()))?;
-        tokio::spawn(send_all(bytes, sender));
+        tokio::spawn(send_all(bytes, sender, place));
         return Ok(Save { meta, archive });
     }
     let compression = archive::Compression {
@@ -74,6 +81,7 @@ fn save_here(core: &Core, options: &SaveOptions) -> Result<Save, Error> {
     };
     // A thread of the runtime's pool; it ends with the archive, or when nobody listens any more.
     tokio::task::spawn_blocking(move || {
+        let _place = place;
         let mut out = Pieces {
             sender,
             piece: Vec::with_capacity(PIECE),
@@ -107,7 +115,7 @@ impl Job {
 }
 
 /// Sends what was written in place, in pieces.
-async fn send_all(bytes: Vec<u8>, sender: ByteSender) {
+async fn send_all(bytes: Vec<u8>, sender: ByteSender, _place: OwnedSemaphorePermit) {
     for piece in bytes.chunks(PIECE) {
         if !sender.send(Ok(Bytes::copy_from_slice(piece))).await {
             return;
@@ -124,13 +132,9 @@ fn yield_to_requests() {
 /// What stands in the archive's `meta.json`; its size is not known yet.
 fn describe(core: &Core, view: &View) -> archive::Meta {
     let (term, index) = (view.term(), view.index());
-    let voters: Vec<String> = core
-        .consensus
-        .status()
-        .voters
-        .into_iter()
-        .map(|peer| peer.address)
-        .collect();
+    let status = core.consensus.status();
+    let voters = status.voters.into_iter().map(|peer| peer.address);
+    let voters: Vec<String> = voters.collect();
     archive::Meta {
         version: 1,
         id: format!("{term}-{index}-{}", core.clock.now_ms()),
@@ -147,7 +151,7 @@ fn describe(core: &Core, view: &View) -> archive::Meta {
                 })
                 .collect(),
         },
-        configuration_index: 1,
+        configuration_index: status.membership_index,
         size: 0,
     }
 }

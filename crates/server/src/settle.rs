@@ -4,10 +4,11 @@
 
 use model::{
     AclToken, CLIENT, CRITICAL, Command, Deregistration, Error, GoDuration, MANAGEMENT,
-    PreparedQuery, REDACTED_TOKEN, Registration, Session, Text, parse_uuid,
+    NodeCoordinate, PreparedQuery, REDACTED_TOKEN, Registration, Session, Text, parse_uuid,
 };
 
 use crate::access::ROOT_IDS;
+use crate::coordinates;
 use crate::core::Core;
 
 /// The longest TTL that a session may have.
@@ -45,9 +46,12 @@ pub(crate) fn settle(core: &Core, command: &mut Command) -> Result<(), Error> {
         | Command::Txn(_)
         | Command::SessionDestroy(_)
         | Command::AclDelete(_)
-        | Command::QueryDelete(_)
-        | Command::Coordinates(_)
-        | Command::TombstoneReap(_) => Ok(()),
+        | Command::QueryDelete(_) => Ok(()),
+        Command::Coordinates(batch) => check_coordinates(batch),
+        // Only the leader's own duty knows how old deletions are, and doesn't come through this pipeline.
+        Command::TombstoneReap(_) => Err(Error::invalid(
+            "forgetting deletions is not a command that can be sent",
+        )),
         // Only this server's own restore writes them, and not through this pipeline.
         Command::RestoreBegin(_) | Command::RestoreChunk(_) | Command::RestoreCommit(_) => Err(
             Error::invalid("a restore is not a command that can be sent"),
@@ -130,6 +134,14 @@ fn check_token(token: &mut AclToken) -> Result<(), Error> {
     Ok(())
 }
 
+/// Another server gathers them, and need not be trusted to have looked.
+fn check_coordinates(batch: &[NodeCoordinate]) -> Result<(), Error> {
+    if batch.len() > coordinates::ENTRY_MAX {
+        return Err(Error::invalid("too many coordinates at once"));
+    }
+    batch.iter().try_for_each(coordinates::check)
+}
+
 /// What a definition must have whatever the state is.
 fn check_query(query: &PreparedQuery) -> Result<(), Error> {
     let invalid = |what: String| Err(Error::Invalid(format!("Invalid prepared query: {what}")));
@@ -161,5 +173,29 @@ fn check_query(query: &PreparedQuery) -> Result<(), Error> {
         Err(error) => invalid(format!("Bad DNS TTL '{text}': {error}")),
         Ok(ttl) if ttl.0 < 0 => invalid(format!("DNS TTL '{}', must be >=0", ttl.0)),
         Ok(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Coordinate;
+
+    use super::*;
+
+    #[test]
+    fn coordinates_are_as_if_they_had_come_one_by_one() {
+        let at = |node: &str, height: f64| NodeCoordinate {
+            node: Text::from(node),
+            coord: Coordinate {
+                vec: vec![0.0; 8],
+                error: 1.5,
+                adjustment: 0.0,
+                height,
+            },
+        };
+        assert_eq!(check_coordinates(&[at("a", 1.0), at("b", 2.0)]), Ok(()));
+        assert!(check_coordinates(&[at("a", 1.0), at("b", f64::NAN)]).is_err());
+        assert!(check_coordinates(&[at(&"n".repeat(1000), 1.0)]).is_err());
+        assert!(check_coordinates(&vec![at("a", 1.0); 10_000]).is_err());
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::{CatalogNode, CatalogNodes, Error, KvGet, KvList, Text};
+use model::{CatalogNode, CatalogNodes, Command, Error, KvGet, KvList, KvOp, KvVerb, Text};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
-use rpc::{Cluster, Consistency, ReadOptions};
+use rpc::{Cluster, Consistency, ReadOptions, SaveOptions};
 
 use crate::setup::{Alone, config, fixture, generation};
 
@@ -303,4 +305,38 @@ async fn a_record_that_fits_into_no_entry_is_named() {
         "{text}"
     );
     assert!(server.ask(key("was-here")).await.answer.is_some());
+}
+
+#[tokio::test]
+async fn so_many_are_saved_at_a_time_and_no_more() {
+    let server = Alone::start(config("snap-server")).await;
+    let mut chance = StdRng::seed_from_u64(1);
+    // What can't be compressed fills what lies between the writer and a reader that doesn't read.
+    for number in 0..8 {
+        let mut value = vec![0; 500_000];
+        chance.fill_bytes(&mut value);
+        let op = KvOp {
+            verb: KvVerb::Set,
+            key: Text::from(format!("k/{number}")),
+            value: Text::from(value),
+            flags: 0,
+        };
+        server.write(Command::Kv(op)).await.unwrap();
+    }
+    let save = || server.cluster.save(SaveOptions::default());
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(save().await.unwrap());
+    }
+    let refused = save().await.map(drop);
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    // As soon as one is not wanted any more, there is room for another.
+    unread.pop();
+    let freed = async {
+        while save().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let freed = tokio::time::timeout(Duration::from_secs(30), freed).await;
+    freed.expect("its place is free again");
 }
