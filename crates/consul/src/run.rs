@@ -10,6 +10,7 @@ use agent::join::Exhausted;
 use agent::{Agent, Parts, Pool, Wish};
 use anyhow::Context as _;
 use api::http::{Engine, Listener, UnixSocketOptions};
+use rpc::ListenerConfig;
 use rpc::tls::Tls;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -116,11 +117,16 @@ async fn run(
     let (identity, shown) = shown::describe(&settings);
     // A port that is taken is noticed before anybody else is bothered.
     let listeners = listen(&settings, &tls)?;
+    let calls = ListenerConfig::default();
+    let calls = ListenerConfig {
+        connections_max: connections_max(open_files, calls.connections_max),
+        ..calls
+    };
     let node = tokio::select! {
         biased;
         // What it has begun is as after a crash, which it must survive anyway.
         () = signals.stop() => return Ok(STOPPED),
-        node = Node::start(&settings, &identity, &shown, &tls) => node?,
+        node = Node::start(&settings, &identity, &shown, &tls, calls) => node?,
     };
     let (stop, stopped) = watch::channel(false);
     let (wishes, mut wished) = mpsc::channel(WISHES_MAX);

@@ -48,6 +48,9 @@ const MEMBERS_FILE: &str = "serf/local.snapshot";
 /// Where an operator names the servers that are left when a majority is lost for good.
 const PEERS_FILE: &str = "raft/peers.json";
 
+/// How long a server in bootstrap mode with an empty directory looks for those that it is to join, before it makes a cluster: long enough to be answered by one that is there.
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Which pool this is to gossip: members of the pool of all datacenters can't be mixed up with those of this one.
 const LAN: &str = "lan";
 
@@ -60,12 +63,13 @@ const ELECTION_MIN: Duration = Duration::from_millis(400);
 const ELECTION_MAX: Duration = Duration::from_millis(600);
 
 impl Node {
-    /// Opens the data directory, takes part in gossip, and on a server in consensus.
+    /// Opens the data directory, takes part in gossip, and on a server in consensus; `calls` are the bounds on what other members may ask.
     pub(super) async fn start(
         settings: &Settings,
         identity: &Identity,
         shown: &agent::Settings,
         tls: &Tls,
+        calls: ListenerConfig,
     ) -> anyhow::Result<Self> {
         if let Some(data_dir) = &settings.data_dir {
             for folder in ["serf", "scratch"] {
@@ -75,7 +79,7 @@ impl Node {
         // What listens comes first: a port that is taken is the most likely thing to go wrong.
         let listener = if settings.server {
             let address = (settings.bind_addr, settings.ports.server).into();
-            let listener = rpc::Listener::bind(address, ListenerConfig::default()).await;
+            let listener = rpc::Listener::bind(address, calls).await;
             Some(listener.with_context(|| format!("listening for other members on {address}"))?)
         } else {
             None
@@ -291,6 +295,12 @@ fn gossip_config(
     }
 }
 
+/// Whether there are other agents that this one is to find.
+fn joins(settings: &Settings) -> bool {
+    let Settings { lan, discovery, .. } = settings;
+    !lan.start_join.is_empty() || !lan.retry_join.is_empty() || discovery.is_some()
+}
+
 async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyhow::Result<Server> {
     let (disk, scratch_dir): (Arc<dyn Disk>, PathBuf) = match &settings.data_dir {
         Some(data_dir) => {
@@ -350,6 +360,9 @@ async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyh
         }
     }
     let start = match settings.bootstrap_expect {
+        _ if settings.bootstrap && joins(settings) => {
+            server::Start::BootstrapUnlessFound(BOOTSTRAP_PATIENCE)
+        }
         _ if settings.bootstrap || settings.dev => server::Start::Bootstrap,
         Some(expected) => server::Start::Expect(usize::try_from(expected).unwrap_or(usize::MAX)),
         None => server::Start::Join,

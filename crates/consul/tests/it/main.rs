@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod crash;
+mod files;
 mod http;
 mod process;
 mod signals;

@@ -19,6 +19,8 @@ const STARTS_MAX: usize = 5;
 pub(crate) struct Agent {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where it takes calls from other members.
+    pub(crate) calls: SocketAddr,
     log: PathBuf,
 }
 
@@ -31,8 +33,24 @@ impl Agent {
 
     /// The same under this node name, with further flags.
     pub(crate) fn start_as(folder: &Path, node: &str, flags: &[&str]) -> Self {
+        let program = || Command::new(env!("CARGO_BIN_EXE_consul"));
+        Self::start_by(program, folder, node, flags)
+    }
+
+    /// Starts a server that may open so many files.
+    pub(crate) fn start_with_files(folder: &Path, files: u32) -> Self {
+        let program = || {
+            let mut shell = Command::new("sh");
+            let limit = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+            shell.args(["-c", &limit, env!("CARGO_BIN_EXE_consul")]);
+            shell
+        };
+        Self::start_by(program, folder, "one", &[])
+    }
+
+    fn start_by(program: impl Fn() -> Command, folder: &Path, node: &str, flags: &[&str]) -> Self {
         for _ in 0..STARTS_MAX {
-            let mut agent = Self::spawn(folder, node, flags);
+            let mut agent = Self::spawn(program(), folder, node, flags);
             if agent.becomes_ready() {
                 return agent;
             }
@@ -40,7 +58,7 @@ impl Agent {
         panic!("{STARTS_MAX} times in a row somebody else took a port that had been free");
     }
 
-    fn spawn(folder: &Path, node: &str, flags: &[&str]) -> Self {
+    fn spawn(mut program: Command, folder: &Path, node: &str, flags: &[&str]) -> Self {
         let [http, rpc, serf_lan, serf_wan] = free_ports();
         let configuration = folder.join("agent.json");
         let ports = format!(
@@ -49,7 +67,7 @@ impl Agent {
         std::fs::write(&configuration, ports).expect("writing the configuration");
         let log = folder.join("agent.log");
         let output = File::create(&log).expect("creating the log");
-        let child = Command::new(env!("CARGO_BIN_EXE_consul"))
+        let child = program
             .args(["agent", "-server", "-bootstrap", "-log-level=info"])
             .arg(format!("-node={node}"))
             .args(["-bind=127.0.0.1", "-client=127.0.0.1"])
@@ -64,6 +82,7 @@ impl Agent {
         Self {
             child,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, http)),
+            calls: SocketAddr::from((Ipv4Addr::LOCALHOST, rpc)),
             log,
         }
     }
