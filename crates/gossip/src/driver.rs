@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -16,15 +17,19 @@ use crate::event::Event;
 use crate::exchange::{Clocks, KeyAnswer};
 use crate::handle::{Joined, KeyReport, View, Wish};
 use crate::item;
+use crate::keyring::{Change, Changed};
 use crate::known::{self, AfterLeave, KnownFile, Written};
 use crate::network::{Arrival, Network, NetworkFuture};
-use crate::pool::{Outcome, Output, Pool, Purpose};
+use crate::pool::{Asked, Outcome, Output, Pool, Purpose};
 
 /// How many requests of ours may be under way; more wait in line.
 const EXCHANGES_MAX: usize = 32;
 
 /// How many requests may wait in line. Beyond that they fail at once, as if the other side had not answered.
 const EXCHANGES_WAITING_MAX: usize = 65_536;
+
+/// How often members are tried that were known before a restart and haven't been met since.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How many datagrams are read at a time before timers get their turn.
 const ARRIVALS_AT_ONCE: usize = 1024;
@@ -64,6 +69,7 @@ pub(crate) fn start(
     }
     let name = config.name.clone();
     let timeout = config.timing.stream_timeout;
+    let rejoin_until = now + config.reconnect_timeout;
     let mut pool = Pool::new(config, address, now);
     let clocks = Clocks {
         member: remembered.clocks.members,
@@ -81,10 +87,16 @@ pub(crate) fn start(
         timeout,
         name,
         file,
-        rejoin: remembered.members.into_values().collect(),
+        rejoin: remembered.members.into_iter().collect(),
+        rejoin_at: Some(now),
+        rejoin_until,
+        rejoined: 0,
         exchanges: FuturesUnordered::new(),
         waiting: VecDeque::new(),
         writes: FuturesUnordered::new(),
+        changes: VecDeque::new(),
+        change: None,
+        has_arrivals: false,
         joins: BTreeMap::new(),
         key_reports: BTreeMap::new(),
         leavers: Vec::new(),
@@ -100,14 +112,26 @@ struct Driver {
     network: Arc<dyn Network>,
     view: Arc<View>,
     wishes: mpsc::Receiver<Wish>,
-    timeout: std::time::Duration,
+    timeout: Duration,
     name: String,
     file: Option<KnownFile>,
-    /// Where members were before this one was restarted, to be tried one after another until one answers.
-    rejoin: VecDeque<SocketAddr>,
+    /// Where members were before this one was restarted, to be tried one after another: all of them until one answers,
+    /// and from then on now and then those that haven't been met, since they may be on the other side of a split.
+    rejoin: VecDeque<(String, SocketAddr)>,
+    /// When the next one is due; `None` while one is being tried.
+    rejoin_at: Option<Instant>,
+    /// When they are given up.
+    rejoin_until: Instant,
+    /// How many of them were tried in this round.
+    rejoined: usize,
     exchanges: FuturesUnordered<NetworkFuture<'static, Answered>>,
     waiting: VecDeque<(SocketAddr, Bytes, Purpose)>,
     writes: FuturesUnordered<NetworkFuture<'static, Option<Written>>>,
+    /// Changes of keys that wait for the one that is being made.
+    changes: VecDeque<(Change, Changer)>,
+    change: Option<NetworkFuture<'static, (Option<Changed>, Changer)>>,
+    /// Whether the last turn was about something that arrived.
+    has_arrivals: bool,
     joins: BTreeMap<u64, Join>,
     key_reports: BTreeMap<u64, Keys>,
     leavers: Vec<oneshot::Sender<()>>,
@@ -132,11 +156,20 @@ struct Keys {
     answer: oneshot::Sender<KeyReport>,
 }
 
+/// Who wants a change of keys.
+enum Changer {
+    /// A caller of this member.
+    Caller(u64),
+    /// Another member.
+    Member(oneshot::Sender<Bytes>),
+}
+
 /// Why the task got to run.
 enum Cause {
     Arrival(Arrival),
     Answered(Answered),
     Written(Option<Written>),
+    Changed(Option<Changed>, Changer),
     Wish(Wish),
     TagsChanged,
     Timer,
@@ -146,11 +179,12 @@ enum Cause {
 
 impl Driver {
     async fn run(mut self) {
-        self.rejoin_next();
+        self.rejoin_due(Instant::now());
         self.settle();
         loop {
             let cause = self.select().await;
             let now = Instant::now();
+            self.has_arrivals = matches!(cause, Cause::Arrival(_));
             self.pool.notice(now);
             // What has arrived meanwhile is read before an overdue timer accuses anybody.
             for _ in 0..ARRIVALS_AT_ONCE {
@@ -169,17 +203,26 @@ impl Driver {
                 cause => self.apply(now, cause),
             }
             self.pool.tick(now);
+            self.rejoin_due(now);
             self.key_reports_due(now);
+            self.change_next();
             self.settle();
             self.write(now);
         }
     }
 
     async fn select(&mut self) -> Cause {
+        // Datagrams come first, but not those alone: however many come, everything else gets every other turn.
+        if std::mem::take(&mut self.has_arrivals)
+            && let Some(cause) = self.select_other().now_or_never()
+        {
+            return cause;
+        }
         let timer = [
             self.pool.next(),
             self.file.as_ref().and_then(KnownFile::due_at),
             self.key_reports.values().map(|keys| keys.until).min(),
+            self.rejoin_at.filter(|_| !self.rejoin.is_empty()),
         ];
         let timer = timer.into_iter().flatten().min();
         let timer = async {
@@ -191,11 +234,49 @@ impl Driver {
         tokio::select! {
             biased;
             arrival = self.network.arrival() => Cause::Arrival(arrival),
-            Some(answered) = self.exchanges.next() => Cause::Answered(answered),
-            wish = self.wishes.recv() => wish.map_or(Cause::Abandoned, Cause::Wish),
-            () = self.view.tags_changed.notified() => Cause::TagsChanged,
-            Some(written) = self.writes.next() => Cause::Written(written),
+            cause = Self::other(
+                &mut self.exchanges,
+                &mut self.wishes,
+                &self.view,
+                &mut self.writes,
+                &mut self.change,
+            ) => cause,
             () = timer => Cause::Timer,
+        }
+    }
+
+    async fn select_other(&mut self) -> Cause {
+        Self::other(
+            &mut self.exchanges,
+            &mut self.wishes,
+            &self.view,
+            &mut self.writes,
+            &mut self.change,
+        )
+        .await
+    }
+
+    /// Everything that isn't an arrival or a timer.
+    async fn other(
+        exchanges: &mut FuturesUnordered<NetworkFuture<'static, Answered>>,
+        wishes: &mut mpsc::Receiver<Wish>,
+        view: &View,
+        writes: &mut FuturesUnordered<NetworkFuture<'static, Option<Written>>>,
+        change: &mut Option<NetworkFuture<'static, (Option<Changed>, Changer)>>,
+    ) -> Cause {
+        let changed = async {
+            match change {
+                Some(change) => change.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(answered) = exchanges.next() => Cause::Answered(answered),
+            wish = wishes.recv() => wish.map_or(Cause::Abandoned, Cause::Wish),
+            () = view.tags_changed.notified() => Cause::TagsChanged,
+            Some(written) = writes.next() => Cause::Written(written),
+            (changed, changer) = changed => Cause::Changed(changed, changer),
         }
     }
 
@@ -217,6 +298,10 @@ impl Driver {
                     tracing::warn!(%error, "the file of known members was not written");
                 }
             }
+            Cause::Changed(changed, changer) => {
+                self.change = None;
+                self.changed(changed, changer);
+            }
             // No thread could be had; nothing is written to it any more.
             Cause::Written(None) => self.file = None,
             Cause::Timer | Cause::Abandoned => {}
@@ -230,11 +315,15 @@ impl Driver {
                 from,
                 bytes,
                 answer,
-            } => {
-                if let Some(bytes) = self.pool.asked(now, from, &bytes) {
+            } => match self.pool.asked(now, from, &bytes) {
+                Asked::Answered(bytes) => {
                     let _ = answer.send(bytes);
                 }
-            }
+                Asked::Ignored => {}
+                Asked::Change(change) => {
+                    self.changes.push_back((change, Changer::Member(answer)));
+                }
+            },
         }
     }
 
@@ -258,6 +347,7 @@ impl Driver {
                 answer,
             } => self.join(now, &addresses, replay_events, answer),
             Wish::Leave { answer } => {
+                self.rejoin.clear();
                 if let Some(file) = &mut self.file {
                     file.leave();
                 }
@@ -297,7 +387,10 @@ impl Driver {
                     until: now + limit,
                     answer,
                 };
-                keys.count(self.name.clone(), Some(own));
+                match own {
+                    Ok(own) => keys.count(self.name.clone(), Some(own)),
+                    Err(change) => self.changes.push_back((change, Changer::Caller(caller))),
+                }
                 self.key_reports.insert(caller, keys);
             }
             // Handled where the loop can end.
@@ -319,6 +412,15 @@ impl Driver {
     ) {
         if addresses.is_empty() {
             let _ = answer.send(Joined::default());
+            return;
+        }
+        if self.pool.is_leaving() {
+            let why = || String::from("this member is leaving its pool");
+            let failures = addresses.iter().map(|address| (*address, why()));
+            let _ = answer.send(Joined {
+                reached: 0,
+                failures: failures.collect(),
+            });
             return;
         }
         let caller = self.caller();
@@ -356,21 +458,29 @@ impl Driver {
                 Some(answer) => {
                     let _ = answer.send(join.joined);
                 }
-                None if join.joined.reached == 0 => self.rejoin_from(now),
-                None => self.rejoin.clear(),
+                None => self.rejoin_answered(now, join.joined.reached > 0),
             }
         }
     }
 
-    fn rejoin_next(&mut self) {
-        self.rejoin_from(Instant::now());
-    }
-
-    /// Tries the next of the members that were known before a restart.
-    fn rejoin_from(&mut self, now: Instant) {
-        let Some(address) = self.rejoin.pop_front() else {
+    /// Tries the next of the members that were known before a restart, if it is time.
+    fn rejoin_due(&mut self, now: Instant) {
+        if self.rejoin_at.is_none_or(|at| now < at) {
+            return;
+        }
+        // Who was met, or heard of, is tried by the pool itself.
+        let pool = &self.pool;
+        self.rejoin.retain(|(name, _)| !pool.knows(name));
+        if now >= self.rejoin_until {
+            self.rejoin.clear();
+        }
+        let Some((name, address)) = self.rejoin.pop_front() else {
+            self.rejoin_at = None;
             return;
         };
+        self.rejoin.push_back((name, address));
+        self.rejoined += 1;
+        self.rejoin_at = None;
         let caller = self.caller();
         let join = Join {
             joined: Joined::default(),
@@ -379,6 +489,48 @@ impl Driver {
         };
         self.joins.insert(caller, join);
         self.pool.join(now, address, caller, true);
+    }
+
+    /// One of them has answered, or not.
+    fn rejoin_answered(&mut self, now: Instant, is_joined: bool) {
+        // Alone, the next one is tried at once until all were.
+        let is_urgent = !is_joined && self.pool.is_alone() && self.rejoined < self.rejoin.len();
+        if is_urgent {
+            self.rejoin_at = Some(now);
+        } else {
+            if self.pool.is_alone() {
+                self.rejoined = 0;
+            }
+            self.rejoin_at = Some(now + REJOIN_INTERVAL);
+        }
+    }
+
+    /// Makes the next change of keys, one after another.
+    fn change_next(&mut self) {
+        if self.change.is_none()
+            && let Some((change, changer)) = self.changes.pop_front()
+        {
+            let changed = self.network.change_keys(change);
+            self.change = Some(Box::pin(async move { (changed.await, changer) }));
+        }
+    }
+
+    fn changed(&mut self, changed: Option<Changed>, changer: Changer) {
+        let error = match changed {
+            Some(Changed(Ok(()))) => String::new(),
+            Some(Changed(Err(error))) => error.to_string(),
+            None => String::from("no thread could be had for the change"),
+        };
+        let answer = KeyAnswer {
+            error,
+            ..KeyAnswer::default()
+        };
+        match changer {
+            Changer::Caller(caller) => self.keys_answered(caller, self.name.clone(), Some(answer)),
+            Changer::Member(asker) => {
+                let _ = asker.send(self.pool.keys_answer(answer));
+            }
+        }
     }
 
     fn keys_answered(&mut self, caller: u64, name: String, answer: Option<KeyAnswer>) {

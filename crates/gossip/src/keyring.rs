@@ -23,6 +23,7 @@ use aes_gcm::aes::Aes192;
 use aes_gcm::{AeadInOut, Aes128Gcm, Aes256Gcm, AesGcm, KeyInit, Nonce, Tag};
 use rand::Rng;
 
+use crate::handle::KeyOperation;
 use crate::replace::replace;
 
 /// Bytes of a key as `keygen` makes it; 24 and 32 are taken as well.
@@ -253,6 +254,30 @@ impl Keyring {
         }
         *self.0.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
         Ok(())
+    }
+}
+
+/// A change of keys that is to be made; it waits for the disk.
+#[derive(Debug)]
+pub struct Change {
+    pub(crate) keyring: Keyring,
+    pub(crate) operation: KeyOperation,
+}
+
+/// What became of a change of keys.
+#[derive(Debug)]
+pub struct Changed(pub(crate) Result<(), KeyringError>);
+
+impl Change {
+    /// Makes it.
+    pub fn run(self) -> Changed {
+        let keyring = &self.keyring;
+        Changed(match &self.operation {
+            KeyOperation::List => Ok(()),
+            KeyOperation::Install(key) => parse_key(key).and_then(|key| keyring.install(&key)),
+            KeyOperation::Use(key) => parse_key(key).and_then(|key| keyring.use_key(&key)),
+            KeyOperation::Remove(key) => parse_key(key).and_then(|key| keyring.remove(&key)),
+        })
     }
 }
 

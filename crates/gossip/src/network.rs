@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::keyring::{Change, Changed};
 use crate::known::{Write, Written};
 use crate::packet::{self, FRONT_SIZE_MAX};
 
@@ -60,6 +61,15 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     fn write(&self, write: Write) -> NetworkFuture<'static, Option<Written>> {
         let written = write.run();
         Box::pin(async move { Some(written) })
+    }
+
+    /// Changes the keys and their file; `None` if nobody knows how that went.
+    ///
+    /// It waits for the disk, so the same holds as for [`write`](Self::write): all members change their keys at the
+    /// same moment, and none of them may look dead meanwhile.
+    fn change_keys(&self, change: Change) -> NetworkFuture<'static, Option<Changed>> {
+        let changed = change.run();
+        Box::pin(async move { Some(changed) })
     }
 
     /// Wraps the member's one task. The simulation holds it up here, as a machine without time to spare would.

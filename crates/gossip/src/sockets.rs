@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::connections::{Connections, Place};
+use crate::keyring::{Change, Changed};
 use crate::known::{Write, Written};
 use crate::network::{
     Arrival, DATAGRAM_SIZE_MAX, EXCHANGE_SIZE_MAX, Network, NetworkFuture, Screen,
@@ -160,17 +161,27 @@ impl Network for Sockets {
     }
 
     fn write(&self, write: Write) -> NetworkFuture<'static, Option<Written>> {
-        Box::pin(async move {
-            let (done, written) = oneshot::channel();
-            let run = move || {
-                // Nobody may be waiting any more.
-                let _ = done.send(write.run());
-            };
-            let name = String::from("known members");
-            std::thread::Builder::new().name(name).spawn(run).ok()?;
-            written.await.ok()
-        })
+        Box::pin(in_a_thread("known members", move || write.run()))
     }
+
+    fn change_keys(&self, change: Change) -> NetworkFuture<'static, Option<Changed>> {
+        Box::pin(in_a_thread("keyring", move || change.run()))
+    }
+}
+
+/// Does what waits for the disk elsewhere.
+async fn in_a_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let run = move || {
+        // Nobody may be waiting any more.
+        let _ = done.send(work());
+    };
+    let name = name.to_owned();
+    std::thread::Builder::new().name(name).spawn(run).ok()?;
+    result.await.ok()
 }
 
 /// Accepts connections until it is aborted.

@@ -21,6 +21,7 @@ use crate::fields::Malformed;
 use crate::handle::Shown;
 use crate::identity::Id;
 use crate::item::{Alive, Down, Leave, Suspect};
+use crate::keyring::Change;
 use crate::member::Status;
 use crate::packet;
 
@@ -30,6 +31,17 @@ const SOON: Duration = Duration::from_secs(1);
 /// The pool is forming if this many members, or this part of it, joined since the last comparison.
 const NEWCOMERS_MANY: usize = 4;
 const NEWCOMERS_PART: usize = 32;
+
+/// What is to be done with a request of somebody else.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// This is the answer.
+    Answered(Bytes),
+    /// It isn't worth one.
+    Ignored,
+    /// A change of keys that has to be made first.
+    Change(Change),
+}
 
 /// What came of a request.
 #[derive(Debug)]
@@ -50,29 +62,36 @@ pub(crate) enum Outcome {
 }
 
 impl Pool {
-    /// A request has arrived over a connection. `None`: it isn't worth an answer.
-    pub(crate) fn asked(&mut self, now: Instant, from: SocketAddr, bytes: &Bytes) -> Option<Bytes> {
+    /// A request has arrived over a connection.
+    pub(crate) fn asked(&mut self, now: Instant, from: SocketAddr, bytes: &Bytes) -> Asked {
         let content = match self.envelope.unwrap(bytes) {
             Ok(content) => content,
             Err(error) => {
                 self.unreadable(now, from, error);
                 // Whoever knocks at the wrong pool, or with the wrong key, is told which pool this is.
-                return matches!(error, Malformed::Label | Malformed::Key)
-                    .then(|| self.envelope.front_only());
+                return match error {
+                    Malformed::Label | Malformed::Key => {
+                        Asked::Answered(self.envelope.front_only())
+                    }
+                    _ => Asked::Ignored,
+                };
             }
         };
         let request = match Request::decode(&content) {
             Ok(request) => request,
             Err(error) => {
                 self.unreadable(now, from, error);
-                return None;
+                return Asked::Ignored;
             }
         };
         let answer = match request {
             Request::Ping => Answer::Pong(self.local.identity),
             Request::Keys(operation) => {
                 self.clocks.query += 1;
-                Answer::Keys(self.keys(&operation))
+                match self.keys(&operation) {
+                    Ok(answer) => Answer::Keys(answer),
+                    Err(change) => return Asked::Change(change),
+                }
             }
             // An agent that is told to join the addresses of all meets itself; there is nothing to compare.
             Request::Compare(compare)
@@ -90,7 +109,7 @@ impl Pool {
                 Err(reason) => Answer::Refused(reason),
             },
         };
-        Some(self.envelope.wrap(&answer.encode(), &mut self.chance))
+        Asked::Answered(self.envelope.wrap(&answer.encode(), &mut self.chance))
     }
 
     /// A request of ours was answered, or not.
@@ -168,7 +187,7 @@ impl Pool {
 
     /// Joins the pool of whoever listens there.
     pub(crate) fn join(&mut self, now: Instant, to: SocketAddr, caller: u64, replay_events: bool) {
-        if self.local.farewell != Farewell::Staying {
+        if self.local.farewell == Farewell::Gone {
             self.come_back(now);
         }
         let purpose = Purpose::Join {

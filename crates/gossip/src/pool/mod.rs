@@ -34,7 +34,7 @@ use crate::fields::Malformed;
 use crate::handle::{KeyOperation, Shown, Stats};
 use crate::identity::{Id, Identity};
 use crate::item::{Alive, Down, Item, Leave, Record};
-use crate::keyring;
+use crate::keyring::Change;
 use crate::member::Status;
 use crate::network::Screen;
 use crate::packet::{self, Envelope, Section};
@@ -45,7 +45,7 @@ use self::queue::{Queue, Subject};
 use self::suspicion::Suspicion;
 use self::timers::{TimerKey, Timers};
 
-pub(crate) use self::compare::Outcome;
+pub(crate) use self::compare::{Asked, Outcome};
 
 /// How often the long gone are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(15);
@@ -623,6 +623,21 @@ impl Pool {
         self.timers.on_wall(now + LEAVE_TIMEOUT, Due::Leave);
     }
 
+    /// Whether a good-bye is being said.
+    pub(crate) fn is_leaving(&self) -> bool {
+        matches!(self.local.farewell, Farewell::Announcing | Farewell::Going)
+    }
+
+    /// Whether no other member is there.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Whether a member is known, be it gone.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.entries.contains_key(&Id::of(name))
+    }
+
     pub(crate) fn has_left(&self) -> bool {
         self.local.farewell == Farewell::Gone
     }
@@ -643,30 +658,30 @@ impl Pool {
         self.hear_leave(now, leave);
     }
 
-    /// Does something with this member's own keys.
-    pub(crate) fn keys(&mut self, operation: &KeyOperation) -> KeyAnswer {
-        let mut answer = KeyAnswer::default();
-        let done = match (&self.envelope.keyring, operation) {
-            (None, KeyOperation::List) => Err("Keyring is empty (encryption not enabled)".into()),
-            (None, _) => Err("No keyring to modify (encryption not enabled)".into()),
-            (Some(keyring), KeyOperation::List) => {
-                answer.keys = keyring.list();
-                Ok(())
-            }
-            (Some(keyring), KeyOperation::Install(key)) => keyring::parse_key(key)
-                .and_then(|key| keyring.install(&key))
-                .map_err(|e| e.to_string()),
-            (Some(keyring), KeyOperation::Use(key)) => keyring::parse_key(key)
-                .and_then(|key| keyring.use_key(&key))
-                .map_err(|e| e.to_string()),
-            (Some(keyring), KeyOperation::Remove(key)) => keyring::parse_key(key)
-                .and_then(|key| keyring.remove(&key))
-                .map_err(|e| e.to_string()),
+    /// Does something with this member's own keys, or says which change is to be made first.
+    pub(crate) fn keys(&self, operation: &KeyOperation) -> Result<KeyAnswer, Change> {
+        let refused = |why: &str| KeyAnswer {
+            error: String::from(why),
+            ..KeyAnswer::default()
         };
-        if let Err(error) = done {
-            answer.error = error;
+        match (&self.envelope.keyring, operation) {
+            (None, KeyOperation::List) => Ok(refused("Keyring is empty (encryption not enabled)")),
+            (None, _) => Ok(refused("No keyring to modify (encryption not enabled)")),
+            (Some(keyring), KeyOperation::List) => Ok(KeyAnswer {
+                keys: keyring.list(),
+                ..KeyAnswer::default()
+            }),
+            (Some(keyring), operation) => Err(Change {
+                keyring: keyring.clone(),
+                operation: operation.clone(),
+            }),
         }
-        answer
+    }
+
+    /// What somebody is told who asked for an operation on keys.
+    pub(crate) fn keys_answer(&mut self, answer: KeyAnswer) -> Bytes {
+        let answer = crate::exchange::Answer::Keys(answer).encode();
+        self.envelope.wrap(&answer, &mut self.chance)
     }
 
     /// Asks all others that are alive to do something with their keys, and returns how many.
@@ -809,8 +824,11 @@ impl Pool {
 
     /// Tells everybody that this member is there, as it is now.
     fn announce(&mut self) {
-        let item = Item::Alive(self.own());
-        self.broadcast(Subject::Member(self.local.identity.id), &item);
+        // Otherwise this would take the place of its good-bye.
+        if self.local.farewell <= Farewell::Announcing {
+            let item = Item::Alive(self.own());
+            self.broadcast(Subject::Member(self.local.identity.id), &item);
+        }
         self.show_local();
     }
 

@@ -275,7 +275,12 @@ async fn hostile_packets_are_survived() {
                             continue;
                         };
                         let answer = pools[usize::from(other) - 1].asked(now, to, &request);
-                        let answer = answer.ok_or_else(|| std::io::Error::other("refused"));
+                        let answer = match answer {
+                            Asked::Answered(bytes) => Ok(bytes),
+                            Asked::Ignored | Asked::Change(_) => {
+                                Err(std::io::Error::other("refused"))
+                            }
+                        };
                         pools[at].answered(now, to, purpose, answer);
                     }
                     _ => {}
