@@ -173,7 +173,13 @@ impl Watchdog {
             // One that was held up itself has not listened either.
             let is_late = looked.elapsed() > self.interval * 2;
             looked = Instant::now();
-            if !is_late {
+            if is_late {
+                // What it doesn't know is no reason to be silent.
+                self.standing
+                    .shared
+                    .is_silent
+                    .store(false, Ordering::Release);
+            } else {
                 self.listen(looked);
             }
             let waits = self.log.waits_for();

@@ -76,6 +76,9 @@ pub enum Start {
     Join,
     /// It is the first and only member.
     Bootstrap,
+    /// The same, but for so long it looks for other servers first, and if one of them has a cluster it waits to be taken in.
+    /// For one that was told of others: it may have lost the disk with which it was a member of theirs.
+    BootstrapUnlessFound(Duration),
     /// It waits until so many servers that expect the same are there, and makes a cluster with them.
     Expect(usize),
 }
@@ -287,8 +290,14 @@ impl std::fmt::Debug for Parts {
 /// All that a server does by itself, until it is told to stop.
 async fn work(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
     let founding = async {
-        if let (Start::Expect(expected), Some(gossip)) = (core.start, &core.gossip) {
-            founding::run(&core, gossip, expected).await;
+        match (core.start, &core.gossip) {
+            (Start::Expect(expected), Some(gossip)) => {
+                founding::run(&core, gossip, expected).await;
+            }
+            (Start::BootstrapUnlessFound(patience), Some(gossip)) => {
+                founding::run_alone(&core, gossip, patience).await;
+            }
+            (Start::Join | Start::Bootstrap, _) | (_, None) => {}
         }
         std::future::pending().await
     };
@@ -344,7 +353,13 @@ impl Server {
         let machine = Box::new(Machine::new(store, replaced));
         let peer_config = log.clone();
         let consensus = Consensus::start(log, disk, machine, transport).await?;
-        if start == Start::Bootstrap && !consensus.initialized().await {
+        // Without gossip there is nowhere to look.
+        let is_first = match start {
+            Start::Bootstrap => true,
+            Start::BootstrapUnlessFound(_) => gossip.is_none(),
+            Start::Join | Start::Expect(_) => false,
+        };
+        if is_first && !consensus.initialized().await {
             let me = peer_config.peer(consensus.id());
             consensus
                 .bootstrap(vec![me])

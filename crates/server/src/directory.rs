@@ -140,7 +140,7 @@ pub(crate) fn tags(
     set(RAFT, format!("{id:016x}"));
     match start {
         Start::Join => {}
-        Start::Bootstrap => drop(set(BOOTSTRAP, "1".to_owned())),
+        Start::Bootstrap | Start::BootstrapUnlessFound(_) => drop(set(BOOTSTRAP, "1".to_owned())),
         Start::Expect(count) => drop(set(EXPECT, count.to_string())),
     }
     tags

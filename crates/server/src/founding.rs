@@ -141,6 +141,48 @@ pub(crate) async fn run(core: &Core, gossip: &Gossip, expected: usize) {
     }
 }
 
+/// Makes a cluster of this server alone, unless another server has one; returns when it has one or is not to make one.
+///
+/// For so long it waits to hear of other servers. One of which it has heard must answer, however long it takes.
+pub(crate) async fn run_alone(core: &Core, gossip: &Gossip, patience: Duration) {
+    let begun = Instant::now();
+    let mut events = gossip.subscribe();
+    let mut said = String::new();
+    loop {
+        if core.consensus.initialized().await {
+            return;
+        }
+        let others = others(core, gossip);
+        let why = if others.is_empty() && begun.elapsed() < patience {
+            "looking for other servers, one of which may have a cluster already".to_owned()
+        } else {
+            let asked = join_all(others.iter().map(|server| ask_for_peers(core, server))).await;
+            match asked.into_iter().find_map(Result::err) {
+                None => {
+                    let me = this(core, 1).peer().into_iter().collect();
+                    match core.consensus.bootstrap(me).await {
+                        Ok(()) => return,
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Some(Attempt::NotNeeded(who)) => {
+                    tracing::info!(
+                        "Existing Raft peers reported by {who}, disabling bootstrap mode"
+                    );
+                    return;
+                }
+                Some(Attempt::Failed(why)) => why,
+                Some(Attempt::Founded) => return,
+            }
+        };
+        if why != said {
+            tracing::info!("no cluster yet: {why}");
+            said = why;
+        }
+        wait(&mut events).await;
+    }
+}
+
 /// Returns when something has happened, or after a while.
 async fn wait(events: &mut Events) {
     let mut later = pin!(sleep(RETRY));
@@ -181,7 +223,7 @@ enum Plan {
 fn plan(this: &Known, expected: usize, others: Vec<Known>) -> Plan {
     for server in &others {
         match server.start {
-            Start::Bootstrap => {
+            Start::Bootstrap | Start::BootstrapUnlessFound(_) => {
                 return Plan::Wait(format!(
                     "server '{}' has bootstrap mode. Expect disabled.",
                     server.name

@@ -261,6 +261,47 @@ async fn one_that_lost_its_disk_and_bootstraps_again_mixes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_bootstraps_looks_for_a_cluster_first() {
+    let patience = Duration::from_secs(5);
+    let start = Start::BootstrapUnlessFound(patience);
+    let mut trio = Trio::pool(1);
+    let began = Instant::now();
+    trio.run_as(1, start).await;
+    trio.leader().await;
+    assert!(began.elapsed() >= patience, "it waits for others");
+    for id in [2, 3] {
+        trio.run(id).await;
+        trio.join(id).await;
+        trio.voters(id).await;
+    }
+    trio.write(2, set("k", "acknowledged")).await.unwrap();
+    trio.kill(1).await;
+    trio.wipe(1);
+    trio.leader().await;
+    trio.run_as(1, start).await;
+    sleep(Duration::from_secs(1)).await;
+    trio.join(1).await;
+    // It makes no cluster of its own, but takes its place in the one that there is.
+    trio.voters(3).await;
+    let key = KvGet {
+        key: Text::from("k"),
+    };
+    let found = trio.ask(1, key, Consistency::Default).await.unwrap();
+    assert!(found.answer.is_some());
+    // A restart has nothing to look for.
+    let began = Instant::now();
+    for id in 1..=3 {
+        trio.kill(id).await;
+    }
+    for id in 1..=3 {
+        trio.run_as(id, start).await;
+        trio.join(id).await;
+    }
+    trio.leader().await;
+    assert!(began.elapsed() < patience, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_is_forced_to_leave_is_taken_out() {
     let mut trio = Trio::expecting(3).await;
     let (leader, follower) = (trio.leader().await, trio.follower().await);
