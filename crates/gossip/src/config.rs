@@ -26,7 +26,7 @@ pub type Admit = Arc<dyn Fn(&Member) -> Result<(), String> + Send + Sync>;
 /// How a member takes part in a pool.
 #[derive(Clone)]
 pub struct Config {
-    /// The name, which nobody else in the pool may have. 1 to [`NAME_LENGTH_MAX`] bytes.
+    /// The name, which nobody else in the pool may have. 1 to [`NAME_LENGTH_MAX`] bytes without control characters.
     pub name: String,
     /// Where the others reach this member. With port 0 the network's own port is told to them.
     pub advertise: SocketAddr,
@@ -188,8 +188,8 @@ impl Timing {
 /// Why a member could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The name is empty or longer than [`NAME_LENGTH_MAX`].
-    #[error("member name must have 1 to {NAME_LENGTH_MAX} bytes, '{0}' has {len}", len = .0.len())]
+    /// The name is empty, longer than [`NAME_LENGTH_MAX`], or has control characters.
+    #[error("member name must have 1 to {NAME_LENGTH_MAX} bytes and no control characters, {0:?} has {len} bytes", len = .0.len())]
     Name(String),
     /// The label is longer than [`LABEL_LENGTH_MAX`].
     #[error("pool label must have at most {LABEL_LENGTH_MAX} bytes, it has {0}")]

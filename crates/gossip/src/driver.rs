@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::{Config, LABEL_LENGTH_MAX, NAME_LENGTH_MAX, StartError};
+use crate::config::{Config, LABEL_LENGTH_MAX, StartError};
 use crate::event::Event;
 use crate::exchange::{Clocks, KeyAnswer};
 use crate::handle::{Joined, KeyReport, View, Wish};
@@ -41,7 +41,7 @@ pub(crate) fn start(
     view: Arc<View>,
     wishes: mpsc::Receiver<Wish>,
 ) -> Result<NetworkFuture<'static, ()>, StartError> {
-    if config.name.is_empty() || config.name.len() > NAME_LENGTH_MAX {
+    if !item::is_name(&config.name) {
         return Err(StartError::Name(config.name));
     }
     if config.label.len() > LABEL_LENGTH_MAX {

@@ -55,6 +55,9 @@ pub enum EventError {
     /// Name and payload are too long together.
     #[error("user event exceeds limit of {USER_EVENT_SIZE_MAX} bytes")]
     TooLarge,
+    /// The name has control characters, which nobody takes.
+    #[error("user event name has control characters")]
+    Name,
     /// This member has shut down.
     #[error("gossip has been shut down")]
     Closed,

@@ -8,6 +8,10 @@ use crate::fields::{Fields, Malformed, Reader};
 use crate::handle::KeyOperation;
 use crate::identity::{Id, Identity};
 use crate::item::{Alive, read_event, write_event};
+use crate::keyring::KEYS_MAX;
+
+/// The most user events that a member remembers.
+pub(crate) const EVENT_KEYS_MAX: usize = 512;
 
 /// The longest key or error text that is believed, in bytes.
 const TEXT_LENGTH_MAX: usize = 1024;
@@ -180,7 +184,7 @@ impl Request {
                 own: Alive::read(&mut reader)?,
                 clocks: Clocks::read(&mut reader)?,
                 members: reader.list(Summary::read)?,
-                events: reader.list(read_key)?,
+                events: reader.list_of(EVENT_KEYS_MAX, read_key)?,
             })),
             3 => Self::Give(Given::read(&mut reader)?),
             tag @ 4..=7 => {
@@ -243,13 +247,13 @@ impl Answer {
                 own: Alive::read(&mut reader)?,
                 clocks: Clocks::read(&mut reader)?,
                 wanted: reader.list(|reader| Ok(Id(reader.u64()?)))?,
-                wanted_events: reader.list(read_key)?,
+                wanted_events: reader.list_of(EVENT_KEYS_MAX, read_key)?,
                 given: Given::read(&mut reader)?,
             })),
             3 => Self::Taken,
             4 => Self::Keys(KeyAnswer {
                 error: read_text(&mut reader)?,
-                keys: reader.list(read_text)?,
+                keys: reader.list_of(KEYS_MAX, read_text)?,
             }),
             5 => Self::Refused(read_text(&mut reader)?),
             _ => return Err(Malformed::Format),

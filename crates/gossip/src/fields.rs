@@ -119,9 +119,21 @@ impl<'a> Reader<'a> {
     /// So many things of a kind; memory is taken only as they are read.
     pub(crate) fn list<T>(
         &mut self,
+        read: impl FnMut(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        self.list_of(usize::MAX, read)
+    }
+
+    /// The same, of at most so many.
+    pub(crate) fn list_of<T>(
+        &mut self,
+        most: usize,
         mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Malformed> {
         let count = self.u32()?;
+        if count as usize > most {
+            return Err(Malformed::Value);
+        }
         let mut list = Vec::new();
         for _ in 0..count {
             list.push(read(self)?);

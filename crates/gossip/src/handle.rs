@@ -210,6 +210,9 @@ impl Gossip {
         if name.len() + payload.len() > USER_EVENT_SIZE_MAX {
             return Err(EventError::TooLarge);
         }
+        if name.contains(char::is_control) {
+            return Err(EventError::Name);
+        }
         let name = name.to_owned();
         let asked = |answer| Wish::UserEvent {
             name,

@@ -240,7 +240,7 @@ impl Alive {
         let leaving = reader.bool()?;
         let name = reader.short_text()?;
         // Whoever sends another's id with a name of its own could take its place.
-        if name.is_empty() || Id::of(name) != identity.id {
+        if !is_name(name) || Id::of(name) != identity.id {
             return Err(Malformed::Value);
         }
         let protocol = read_versions(reader)?;
@@ -264,6 +264,11 @@ impl Alive {
 }
 
 const _: () = assert!(NAME_LENGTH_MAX == u8::MAX as usize);
+
+/// Whether somebody or something may have this name: it is printed in terminals and logs.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_LENGTH_MAX && !name.contains(char::is_control)
+}
 
 fn read_versions(reader: &mut Reader<'_>) -> Result<Versions, Malformed> {
     Ok(Versions {
@@ -324,7 +329,7 @@ pub(crate) fn read_event(reader: &mut Reader<'_>) -> Result<UserEvent, Malformed
     let coalesce = reader.bool()?;
     let name = reader.text()?;
     let payload = reader.bytes()?;
-    if name.len() + payload.len() > USER_EVENT_SIZE_MAX {
+    if name.len() + payload.len() > USER_EVENT_SIZE_MAX || name.contains(char::is_control) {
         return Err(Malformed::Value);
     }
     Ok(UserEvent {

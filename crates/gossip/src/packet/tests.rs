@@ -344,3 +344,41 @@ fn seeds_of_the_fuzzers_are_ours() {
     let compared = include_bytes!("../../../../fuzz/corpus/gossip_stream/compared");
     assert_eq!(hex(compared), hex(&answers()[1].encode()));
 }
+
+#[test]
+fn names_that_would_write_to_a_terminal_are_refused() {
+    let bytes = Item::Alive(alive("web\u{1b}[2J")).encode();
+    assert_eq!(Item::decode(bytes[0], &bytes[3..]), Err(Malformed::Value));
+    let named = UserEvent {
+        name: String::from("deploy\r"),
+        ..event()
+    };
+    let bytes = Item::User(named).encode();
+    assert_eq!(Item::decode(bytes[0], &bytes[3..]), Err(Malformed::Value));
+}
+
+#[test]
+fn lists_that_are_never_so_long_are_refused() {
+    let keys = |count| {
+        Answer::Keys(KeyAnswer {
+            error: String::new(),
+            keys: vec![String::new(); count],
+        })
+        .encode()
+    };
+    assert!(Answer::decode(&keys(64)).is_ok());
+    assert_eq!(Answer::decode(&keys(65)), Err(Malformed::Value));
+    let compare = |count| {
+        let events = vec![EventKey { ltime: 1, hash: 2 }; count];
+        Request::Compare(Box::new(Compare {
+            is_join: true,
+            own: alive("web1"),
+            clocks: Clocks::default(),
+            members: Vec::new(),
+            events,
+        }))
+        .encode()
+    };
+    assert!(Request::decode(&compare(512)).is_ok());
+    assert_eq!(Request::decode(&compare(513)), Err(Malformed::Value));
+}

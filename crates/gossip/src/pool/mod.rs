@@ -77,7 +77,7 @@ const STRANGERS_BURST: u32 = 100;
 const LEAVE_TIMEOUT: Duration = crate::handle::BROADCAST_TIMEOUT;
 
 /// How many recent user events are remembered, to tell them once only and to hand them on.
-const EVENTS_REMEMBERED: usize = 512;
+const EVENTS_REMEMBERED: usize = crate::exchange::EVENT_KEYS_MAX;
 
 /// The most members that are known. More are not let in: somebody is making them up.
 const MEMBERS_MAX: usize = 65_536;
