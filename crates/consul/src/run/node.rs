@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use agent::Identity;
+use agent::join::{JoinAddress, JoinHost};
 use anyhow::Context as _;
 use consensus::{Disk, MemoryDisk, RealDisk};
 use gossip::known::{FileMedium, Medium};
@@ -295,10 +296,15 @@ fn gossip_config(
     }
 }
 
-/// Whether there are other agents that this one is to find.
+/// Whether there are other agents that this one is to find; the same list everywhere names this one as well.
 fn joins(settings: &Settings) -> bool {
     let Settings { lan, discovery, .. } = settings;
-    !lan.start_join.is_empty() || !lan.retry_join.is_empty() || discovery.is_some()
+    let me = JoinAddress {
+        host: JoinHost::Ip(lan.advertise.ip()),
+        port: lan.advertise.port(),
+    };
+    let mut named = lan.start_join.iter().chain(&lan.retry_join);
+    named.any(|address| *address != me) || discovery.is_some()
 }
 
 async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyhow::Result<Server> {
