@@ -112,6 +112,13 @@ enum Attempt {
 pub(crate) async fn run(core: &Core, gossip: &Gossip, expected: usize) {
     if core.consensus.initialized().await {
         tracing::info!("Raft data found, disabling bootstrap mode");
+        let members = core.consensus.members().await;
+        if members.is_ok_and(|(voters, others)| voters.is_empty() && others.is_empty()) {
+            // Its founder may have lost its disk before it could tell anybody.
+            tracing::warn!(
+                "this server has voted for a cluster, but its log knows no members; if no leader takes it in, stop it and empty its data directory"
+            );
+        }
         return;
     }
     let mut events = gossip.subscribe();
