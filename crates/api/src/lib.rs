@@ -8,11 +8,13 @@
 //! [`http`] is the engine below: it knows connections and nothing of what is asked.
 //!
 //! ```
-//! # use agent::{Agent, Identity, Role, Sections, Settings};
+//! # use agent::{Agent, Identity, JoinError, Member, Neighbours, Parts, Role, Sections, Settings};
+//! # use futures::future::BoxFuture;
 //! use api::http::{Method, Reaction, Request, Service};
 //! # let identity = Identity {
 //! #     node: "n1".to_owned(),
 //! #     datacenter: "dc1".to_owned(),
+//! #     id: String::new(),
 //! #     address: [10, 0, 0, 1].into(),
 //! #     address_wan: [10, 0, 0, 1].into(),
 //! #     role: Role::Client,
@@ -21,7 +23,22 @@
 //! #     revision: String::new(),
 //! #     build: String::new(),
 //! # };
-//! # let agent = Agent::new(identity, Settings::default(), Sections::new);
+//! # struct Nobody;
+//! # impl Neighbours for Nobody {
+//! #     fn members(&self) -> Vec<Member> { Vec::new() }
+//! #     fn coordinate(&self) -> Option<model::Coordinate> { None }
+//! #     fn join(&self, _: Vec<String>) -> BoxFuture<'static, Result<usize, JoinError>> {
+//! #         Box::pin(async { Ok(0) })
+//! #     }
+//! #     fn force_leave(&self, _: String) -> BoxFuture<'static, ()> { Box::pin(async {}) }
+//! # }
+//! # let parts = Parts {
+//! #     neighbours: Box::new(Nobody),
+//! #     journal: agent::Journal::default(),
+//! #     wishes: tokio::sync::mpsc::channel(1).0,
+//! #     stats: Box::new(Sections::new),
+//! # };
+//! # let agent = Agent::new(identity, Settings::default(), parts);
 //!
 //! let fake = testkit::FakeCluster::new();
 //! fake.answer(testkit::Fake::Reply(model::Reply::Applied(true)));

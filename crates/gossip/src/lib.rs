@@ -4,8 +4,8 @@
 //! What a member says of itself (its tags) and what user events carry is opaque here: this crate knows no catalog,
 //! no services and no datacenters, only members with a name, an address and a status.
 //!
-//! Start reading at [`Gossip`], the handle that callers hold. Behind it one task ([`driver`]) owns the state of the
-//! pool ([`pool`]), which is a pure state machine: time is an argument, chance is seeded, and what it wants comes back
+//! Start reading at [`Gossip`], the handle that callers hold. Behind it one task (`driver.rs`) owns the state of the
+//! pool (`pool/`), which is a pure state machine: time is an argument, chance is seeded, and what it wants comes back
 //! as a list of things to send and to tell. `foca` is its SWIM core: it decides whom to probe and when, which of two
 //! statements about a member is the newer one, and when this member has to renew its identity. Around it, here, is
 //! what it doesn't know: names and tags, broadcasts, suspicion by several witnesses, the health of this process

@@ -7,7 +7,7 @@
 //! Start with [`history`], what clients saw, and [`check`], what must be true of it; neither knows of servers.
 //! `life.rs` tells one life from beginning to end; `cluster.rs` is the servers, `network.rs` what lies between them,
 //! `faults.rs` what goes wrong, `clients.rs` who asks.
-//! A new fault is a line in [`faults`]; a new promise a function in [`check`].
+//! A new fault is a line in `faults.rs`; a new promise a function in [`check`].
 //!
 //! What is deliberately absent: HTTP, sockets, threads and processes, which `crates/consul/tests` are for.
 

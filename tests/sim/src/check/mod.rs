@@ -1,7 +1,7 @@
 //! What must be true of every history, whatever went wrong meanwhile.
 //!
 //! Each file is one promise; [`check`] goes through the list.
-//! To add one, write a function from [`History`] to [`Violation`] and a line in [`PROMISES`].
+//! To add one, write a function from [`History`] to [`Violation`] and a line in `PROMISES`.
 
 mod linear;
 mod order;
