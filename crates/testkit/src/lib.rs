@@ -1,9 +1,10 @@
-//! What the tests of several crates share: a [`FakeCluster`] that answers what it was told to, an [`Authority`] that signs certificates, and a [`cluster_suite`] that every `Cluster` passes.
+//! What the tests of several crates share: a [`FakeCluster`] that answers what it was told to, an [`Authority`] that signs certificates, a [`cluster_suite`] that every `Cluster` passes, and a small HTTP client ([`http`]) for the program as a process.
 //!
 //! Nothing but tests may depend on it.
 
 mod certificates;
 mod fake;
+pub mod http;
 mod served;
 mod suite;
 

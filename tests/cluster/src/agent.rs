@@ -10,9 +10,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
 
-use crate::http::{Answer, request};
 use crate::patience::{PATIENCE, until};
 use crate::program::program;
+use testkit::http::{Answer, request};
 
 /// The ports an agent listens on.
 #[derive(Debug, Clone, Copy)]

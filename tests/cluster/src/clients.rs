@@ -16,8 +16,8 @@ use simulation::history::{
 
 use crate::chance::Chance;
 use crate::form::Cluster;
-use crate::http::{Answer, Client as Connection};
 use crate::patience::{PATIENCE, until};
+use testkit::http::{Answer, Client as Connection};
 
 /// How long a client waits for an answer: longer than a server holds a request while nobody leads.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -250,7 +250,7 @@ impl Cluster {
             let (_, waited) = self.patiently("a server takes writes", || {
                 let body = b"x";
                 let patience = Duration::from_secs(12);
-                match crate::http::request(address, "PUT", "/v1/kv/ready", body, patience) {
+                match testkit::http::request(address, "PUT", "/v1/kv/ready", body, patience) {
                     Ok(answer) if answer.status == 200 => Ok(()),
                     Ok(answer) => Err(format!("{}: {}", answer.status, answer.text())),
                     Err(error) => Err(error.to_string()),

@@ -17,7 +17,6 @@ mod agent;
 mod chance;
 mod clients;
 mod form;
-mod http;
 mod patience;
 mod program;
 
@@ -25,6 +24,6 @@ pub use agent::{Agent, Ended, Ports, Spec};
 pub use chance::{Chance, number};
 pub use clients::{Clients, Told, What};
 pub use form::{Cluster, Home, Plan};
-pub use http::{Answer, Client, request};
 pub use patience::{PATIENCE, until};
 pub use program::{Printed, consul, program};
+pub use testkit::http::{Answer, Client, request};

@@ -886,8 +886,9 @@ fn loopback() -> Listener {
 /// Waits for something that a socket brings about.
 async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(1));
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            looks.tick().await;
         }
     };
     timeout(Duration::from_secs(30), waiting)

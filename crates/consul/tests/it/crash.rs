@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::http::Client;
-use crate::process::Agent;
+use crate::process::{Agent, PATIENCE};
+use testkit::http::Client;
 
 const WRITERS: usize = 4;
 /// Keys of one writer that are set one by one.
@@ -149,7 +149,7 @@ impl Writer {
             }
         };
         memory.under_way = Some(value);
-        match client.request(method, &path, body.as_bytes()) {
+        match client.request(method, &path, body.as_bytes(), PATIENCE) {
             Ok(answer) => {
                 assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
                 memory.acknowledged = memory.under_way.take().unwrap();
@@ -381,7 +381,7 @@ fn a_killed_restore_leaves_the_old_state_or_the_new_one() {
         let mut client = agent.client();
         let acknowledged = std::thread::scope(|scope| {
             let restore = scope.spawn(move || {
-                let answer = client.request("PUT", "/v1/snapshot", archive(wanted));
+                let answer = client.request("PUT", "/v1/snapshot", archive(wanted), PATIENCE);
                 let _ = done.send(());
                 answer
             });

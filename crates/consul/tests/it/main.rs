@@ -4,7 +4,6 @@
 
 mod crash;
 mod files;
-mod http;
 mod process;
 mod signals;
 mod snapshots;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::http::{Answer, Client};
+use testkit::http::{Answer, Client};
 
 /// How long a server may take to come up, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often an agent is started anew because its port was taken between finding it free and binding it.
 const STARTS_MAX: usize = 5;
@@ -93,7 +93,7 @@ impl Agent {
         loop {
             // The write changes nothing that a test looks at.
             let ready = Client::connect(self.address)
-                .and_then(|mut client| client.request("PUT", "/v1/kv/ready", b""));
+                .and_then(|mut client| client.request("PUT", "/v1/kv/ready", b"", PATIENCE));
             if let Some(status) = self.child.try_wait().expect("asking for the process") {
                 let log = self.log();
                 assert!(
@@ -129,7 +129,7 @@ impl Agent {
 
     /// One request that must be answered.
     pub(crate) fn request(&self, method: &str, path: &str, body: &[u8]) -> Answer {
-        match self.client().request(method, path, body) {
+        match self.client().request(method, path, body, PATIENCE) {
             Ok(answer) => answer,
             Err(error) => panic!("{method} {path}: {error}\n{}", self.log()),
         }

@@ -101,11 +101,7 @@ async fn a_new_server_is_taken_in_and_votes() {
             trio.join(id).await;
             trio.voters(id).await;
             until_health(&trio, 1, &name(id), Some(PASSING)).await;
-            let key = KvGet {
-                key: Text::from("k"),
-            };
-            let found = trio.ask(id, key, Consistency::Stale).await.unwrap();
-            assert!(found.answer.is_some());
+            holds_k(&trio, id, Consistency::Stale).await;
         }
     }
 }
@@ -210,11 +206,7 @@ async fn one_that_lost_its_disk_takes_its_own_place() {
     };
     trio.wait_until("it has its place again", is_voter).await;
     trio.voters(3).await;
-    let key = KvGet {
-        key: Text::from("k"),
-    };
-    let found = trio.ask(follower, key, Consistency::Stale).await.unwrap();
-    assert!(found.answer.is_some());
+    holds_k(&trio, follower, Consistency::Stale).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,11 +275,7 @@ async fn one_that_bootstraps_looks_for_a_cluster_first() {
     trio.join(1).await;
     // It makes no cluster of its own, but takes its place in the one that there is.
     trio.voters(3).await;
-    let key = KvGet {
-        key: Text::from("k"),
-    };
-    let found = trio.ask(1, key, Consistency::Default).await.unwrap();
-    assert!(found.answer.is_some());
+    holds_k(&trio, 1, Consistency::Default).await;
     // A restart has nothing to look for.
     let began = Instant::now();
     for id in 1..=3 {
@@ -413,11 +401,7 @@ async fn come_together(seed: u64) {
     trio.voters(count).await;
     trio.write(1, set("k", "v")).await.unwrap();
     for id in 1..=count {
-        let key = KvGet {
-            key: Text::from("k"),
-        };
-        let found = trio.ask(id, key, Consistency::Default).await.unwrap();
-        assert!(found.answer.is_some(), "seed {seed}");
+        holds_k(&trio, id, Consistency::Default).await;
     }
     for id in 1..=count {
         trio.kill(id).await;
@@ -590,11 +574,7 @@ async fn an_operator_names_who_is_left_when_a_majority_is_lost() {
     assert!(!path.exists(), "it is done once");
     trio.run(1).await;
     trio.voters(1).await;
-    let key = KvGet {
-        key: Text::from("k"),
-    };
-    let found = trio.ask(1, key, Consistency::Default).await.unwrap();
-    assert!(found.answer.is_some());
+    holds_k(&trio, 1, Consistency::Default).await;
     // Others come back with empty disks.
     trio.wipe(2);
     trio.run(2).await;
@@ -624,4 +604,13 @@ async fn a_frozen_leader_without_a_successor_does_not_hold_requests_for_ever() {
         "{:?}",
         began.elapsed()
     );
+}
+
+/// The key that was written for this is there as this server sees it.
+async fn holds_k(trio: &Trio, id: NodeId, consistency: Consistency) {
+    let key = KvGet {
+        key: Text::from("k"),
+    };
+    let found = trio.ask(id, key, consistency).await.unwrap();
+    assert!(found.answer.is_some(), "server {id} lost it");
 }

@@ -3,7 +3,6 @@
 //! `SIM_SEEDS=from..to` in the environment says which seeds; a failure names the one that shows it again.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::calls::Wires;
 use crate::setup::{self, set, stream};
+use crate::trio::{address, log_config, peer};
 
 /// How long things go wrong, on the simulated clock.
 const TROUBLE: Duration = Duration::from_secs(4);
@@ -177,35 +177,12 @@ async fn live(seed: u64, servers: u64) -> Report {
     life.end().await
 }
 
-fn peer(id: NodeId) -> Peer {
-    Peer {
-        id,
-        address: address(id).to_string(),
-        name: format!("server-{id}"),
-    }
-}
-
-fn address(id: NodeId) -> SocketAddr {
-    format!("10.0.0.{id}:8300").parse().unwrap()
-}
-
 impl Life {
     async fn start(&mut self, place: usize) {
         let id = self.places[place].id;
         let log = consensus::Config {
-            id,
-            address: peer(id).address,
-            name: peer(id).name,
-            heartbeat_interval: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(200),
-            election_timeout_max: Duration::from_millis(400),
-            checkpoint_entries: 32,
-            trailing_entries: 8,
-            first_segment_bytes: 8 << 10,
-            segment_bytes: 8 << 10,
-            cache_bytes: 4 << 10,
             seed: self.chance.random(),
-            ..consensus::Config::default()
+            ..log_config(id)
         };
         let config = server::Config {
             seed: self.chance.random(),
