@@ -47,6 +47,7 @@
 //! ```
 
 pub mod coordinates;
+pub mod definition;
 pub mod join;
 pub mod members;
 pub mod servers;

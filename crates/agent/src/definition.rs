@@ -1,0 +1,184 @@
+//! Services and checks as somebody defines them, over HTTP or in a file, before anything runs.
+//!
+//! How they are spelled is the faces' business; what they mean begins here.
+
+use std::fmt;
+use std::time::Duration;
+
+use model::{Service, Text};
+
+/// A service that this node is to offer.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct ServiceDefinition {
+    /// The service; its indexes are ignored, and an empty id stands for the name.
+    pub service: Service,
+    /// What speaks for its health; ids and names are made from the service's.
+    pub checks: Vec<CheckDefinition>,
+    /// Whose word its registration is; empty for the agent's own.
+    pub token: Text,
+}
+
+/// A check that this node is to run or to be told about.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct CheckDefinition {
+    /// Unique on this node; an empty one stands for the name.
+    pub id: Text,
+    /// For people.
+    pub name: Text,
+    /// For people.
+    pub notes: Text,
+    /// The service that it speaks for; empty for the whole node.
+    pub service_id: Text,
+    /// The status until something is known; `None` stands for critical.
+    pub status: Option<Status>,
+    /// Whose word its registration is; empty for the agent's own.
+    pub token: Text,
+    /// Where the verdict comes from; `None` if the definition names no complete way, which no check can be registered with.
+    pub kind: Option<CheckKind>,
+    /// How long it may be critical before its service is deregistered; zero for ever.
+    pub deregister_after: Duration,
+    /// How many results in a row it takes to be passing again; 0 as 1.
+    pub success_before_passing: u32,
+    /// How many results in a row it takes to be critical; 0 as 1.
+    pub failures_before_critical: u32,
+}
+
+/// Where the verdict of a check comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum CheckKind {
+    /// Somebody says so, at least this often.
+    Ttl(Duration),
+    /// A program of this machine is run.
+    Script {
+        /// What is run.
+        script: Script,
+        /// How often.
+        every: Every,
+    },
+    /// A page is asked for.
+    Http {
+        /// Its address.
+        url: String,
+        /// Whether any certificate will do.
+        tls_skip_verify: bool,
+        /// How often.
+        every: Every,
+    },
+    /// A connection is made.
+    Tcp {
+        /// Where to, `host:port`.
+        address: String,
+        /// How often.
+        every: Every,
+    },
+    /// A program is run in a container.
+    Docker {
+        /// The container's id or name.
+        container: String,
+        /// The shell that runs the script; empty for that of the agent's own environment.
+        shell: String,
+        /// What is run.
+        script: Script,
+        /// How often.
+        every: Every,
+    },
+}
+
+/// What a check runs.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Script {
+    /// A line for a shell.
+    Line(String),
+    /// A program with its arguments, run without a shell; it has at least one element.
+    List(Vec<String>),
+}
+
+/// How often something is done, and how long it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Every {
+    /// From the end of one to the beginning of the next.
+    pub interval: Duration,
+    /// How long one may take; zero for the kind's default.
+    pub timeout: Duration,
+}
+
+/// What a check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// All is well.
+    Passing,
+    /// Somebody should look.
+    Warning,
+    /// What depends on it stops.
+    Critical,
+}
+
+impl Status {
+    /// Its name in the catalog.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The status of exactly this name.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        let all = [Self::Passing, Self::Warning, Self::Critical];
+        all.into_iter()
+            .find(|status| status.name().as_bytes() == name)
+    }
+}
+
+impl CheckKind {
+    /// Whether it runs what its definition brings along, here or in a container.
+    pub fn runs_scripts(&self) -> bool {
+        match self {
+            Self::Script { .. } | Self::Docker { .. } => true,
+            Self::Ttl(_) | Self::Http { .. } | Self::Tcp { .. } => false,
+        }
+    }
+}
+
+/// Without what may hold secrets: scripts, addresses with passwords in them, tokens.
+impl fmt::Debug for CheckKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ttl(_) => "Ttl",
+            Self::Script { .. } => "Script",
+            Self::Http { .. } => "Http",
+            Self::Tcp { .. } => "Tcp",
+            Self::Docker { .. } => "Docker",
+        })
+    }
+}
+
+/// Without its text, which may hold secrets.
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Script")
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for ServiceDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceDefinition")
+            .field("service", &self.service)
+            .field("checks", &self.checks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for CheckDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckDefinition")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("service_id", &self.service_id)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}

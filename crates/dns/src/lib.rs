@@ -1,0 +1,7 @@
+//! Names to records: the DNS face of the catalog.
+//!
+//! Start with [`Config`].
+
+mod config;
+
+pub use config::Config;
