@@ -41,6 +41,7 @@
 //!         journal: agent::Journal::default(),
 //!         wishes,
 //!         stats: Box::new(raft),
+//!         figures: Box::new(agent::FiguresSnapshot::default),
 //!     },
 //! );
 //! assert_eq!(agent.member().tags["role"], "consul");
@@ -53,6 +54,7 @@ pub mod members;
 pub mod servers;
 
 pub mod discover;
+mod figures;
 mod journal;
 mod neighbours;
 mod pool;
@@ -67,6 +69,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use figures::{Figures, FiguresSnapshot, Gauge, Labels, Sampled, Total, Totals};
 pub use journal::{Journal, Lines, Severity};
 pub use neighbours::{JoinError, Neighbours};
 pub use pool::{Pool, join_through};
@@ -94,6 +97,8 @@ pub struct Parts {
     pub wishes: mpsc::Sender<Wish>,
     /// Figures of the running parts.
     pub stats: Box<dyn Stats>,
+    /// What this process counts and times.
+    pub figures: Box<dyn Figures>,
 }
 
 impl fmt::Debug for Parts {
@@ -283,6 +288,11 @@ impl Agent {
             ]),
         );
         sections
+    }
+
+    /// What this process counts and times.
+    pub fn figures(&self) -> &dyn Figures {
+        &*self.0.parts.figures
     }
 
     /// This node as its neighbours see it.

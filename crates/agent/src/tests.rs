@@ -24,6 +24,7 @@ fn agent(role: Role) -> Agent {
         journal: Journal::default(),
         wishes: mpsc::channel(1).0,
         stats: Box::new(stats),
+        figures: Box::new(FiguresSnapshot::default),
     };
     Agent::new(identity, Settings::default(), parts)
 }

@@ -37,6 +37,7 @@
 //! #     journal: agent::Journal::default(),
 //! #     wishes: tokio::sync::mpsc::channel(1).0,
 //! #     stats: Box::new(Sections::new),
+//! #     figures: Box::new(agent::FiguresSnapshot::default),
 //! # };
 //! # let agent = Agent::new(identity, Settings::default(), parts);
 //!

@@ -135,6 +135,7 @@ async fn run(
         journal: log.journal().clone(),
         wishes,
         stats: Box::new(shown::stats(&node, &settings)),
+        figures: Box::new(agent::FiguresSnapshot::default),
     };
     let agent = Agent::new(identity, shown, parts);
     let service = api::service(node.cluster.clone(), agent.clone(), shown::face(&settings));

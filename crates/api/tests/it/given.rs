@@ -433,6 +433,7 @@ pub(crate) fn agent() -> Agent {
         journal,
         wishes,
         stats: Box::new(move || Sections::from([("raft".to_owned(), raft())])),
+        figures: Box::new(::agent::FiguresSnapshot::default),
     };
     Agent::new(identity, settings, parts)
 }
