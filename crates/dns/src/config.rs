@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::Text;
 
 /// How names are answered on this agent.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     /// The zone that is answered here, in lower case and with its final dot. Default: `consul.`.
     pub domain: String,
