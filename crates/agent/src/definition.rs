@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use model::{Service, Text};
+use model::{GoDuration, Service, Text};
 
 /// A service that this node is to offer.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -82,6 +82,86 @@ pub enum CheckKind {
         /// How often.
         every: Every,
     },
+}
+
+/// The ways to a verdict that a definition names, field by field, whether or not they are complete.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Ways {
+    /// How often somebody says so.
+    pub ttl: GoDuration,
+    /// How often something is done.
+    pub interval: GoDuration,
+    /// How long it may take.
+    pub timeout: GoDuration,
+    /// What is run; an empty one is none.
+    pub script: Option<Script>,
+    /// The page that is asked for.
+    pub http: String,
+    /// Whether any certificate will do for it.
+    pub tls_skip_verify: bool,
+    /// Where a connection is made to.
+    pub tcp: String,
+    /// Where the script is run, if not here.
+    pub docker_container: String,
+    /// What runs it there.
+    pub shell: String,
+}
+
+impl Ways {
+    /// The first complete one, in the original's order: of a check that names several the others are never looked at.
+    ///
+    /// Spans that run backwards count as given, as in the original, and are zero.
+    pub fn kind(self) -> Option<CheckKind> {
+        if self.ttl != GoDuration(0) {
+            return Some(CheckKind::Ttl(self.ttl.to_std()));
+        }
+        if self.interval == GoDuration(0) {
+            return None;
+        }
+        let every = Every {
+            interval: self.interval.to_std(),
+            timeout: self.timeout.to_std(),
+        };
+        if !self.http.is_empty() {
+            return Some(CheckKind::Http {
+                url: self.http,
+                tls_skip_verify: self.tls_skip_verify,
+                every,
+            });
+        }
+        if !self.tcp.is_empty() {
+            let address = self.tcp;
+            return Some(CheckKind::Tcp { address, every });
+        }
+        let script = self.script.filter(|script| !script.is_empty())?;
+        Some(if self.docker_container.is_empty() {
+            CheckKind::Script { script, every }
+        } else {
+            CheckKind::Docker {
+                container: self.docker_container,
+                shell: self.shell,
+                script,
+                every,
+            }
+        })
+    }
+}
+
+impl Script {
+    /// Whether there is nothing to run.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Line(line) => line.is_empty(),
+            Self::List(list) => list.is_empty(),
+        }
+    }
+}
+
+/// Without what may hold secrets.
+impl fmt::Debug for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ways").finish_non_exhaustive()
+    }
 }
 
 /// What a check runs.
@@ -180,5 +260,75 @@ impl fmt::Debug for CheckDefinition {
             .field("service_id", &self.service_id)
             .field("kind", &self.kind)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_complete_way_counts() {
+        let line = |line: &str| Some(Script::Line(line.to_owned()));
+        let ways = Ways {
+            ttl: GoDuration(5),
+            interval: GoDuration(7),
+            timeout: GoDuration(3),
+            script: line("true"),
+            http: "http://a".to_owned(),
+            tls_skip_verify: true,
+            tcp: "a:1".to_owned(),
+            docker_container: "c".to_owned(),
+            shell: "/bin/bash".to_owned(),
+        };
+        let kind = |change: &dyn Fn(&mut Ways)| {
+            let mut ways = ways.clone();
+            change(&mut ways);
+            ways.kind().map(|kind| format!("{kind:?}"))
+        };
+        let without_ttl = |ways: &mut Ways| ways.ttl = GoDuration(0);
+        let without_http = |ways: &mut Ways| {
+            without_ttl(ways);
+            ways.http.clear();
+        };
+        let without_tcp = |ways: &mut Ways| {
+            without_http(ways);
+            ways.tcp.clear();
+        };
+        assert_eq!(kind(&|_| {}).as_deref(), Some("Ttl"));
+        assert_eq!(kind(&without_ttl).as_deref(), Some("Http"));
+        assert_eq!(kind(&without_http).as_deref(), Some("Tcp"));
+        assert_eq!(kind(&without_tcp).as_deref(), Some("Docker"));
+        let script = |script: Option<Script>| {
+            kind(&|ways| {
+                without_tcp(ways);
+                ways.docker_container.clear();
+                ways.script = script.clone();
+            })
+        };
+        assert_eq!(script(line("true")).as_deref(), Some("Script"));
+        assert_eq!(
+            script(Some(Script::List(vec!["a".to_owned()]))).as_deref(),
+            Some("Script")
+        );
+        for nothing in [None, line(""), Some(Script::List(Vec::new()))] {
+            assert_eq!(script(nothing), None);
+        }
+        let never = kind(&|ways| {
+            without_ttl(ways);
+            ways.interval = GoDuration(0);
+        });
+        assert_eq!(never, None);
+        let backwards = kind(&|ways| ways.ttl = GoDuration(-1));
+        assert_eq!(backwards.as_deref(), Some("Ttl"));
+        let ways = Ways {
+            ttl: GoDuration(0),
+            interval: GoDuration(-1),
+            ..ways
+        };
+        match ways.kind() {
+            Some(CheckKind::Http { every, .. }) => assert_eq!(every.interval, Duration::ZERO),
+            other => panic!("{other:?}"),
+        }
     }
 }
