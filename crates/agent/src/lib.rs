@@ -42,6 +42,7 @@
 //!         wishes,
 //!         stats: Box::new(raft),
 //!         figures: Box::new(agent::FiguresSnapshot::default),
+//!         local: agent::Local::new(agent::LocalConfig::default()).0,
 //!     },
 //! );
 //! assert_eq!(agent.member().tags["role"], "consul");
@@ -52,6 +53,7 @@ pub mod checks;
 pub mod coordinates;
 pub mod definition;
 pub mod join;
+pub mod local;
 pub mod members;
 pub mod servers;
 
@@ -73,6 +75,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use figures::{Figures, FiguresSnapshot, Gauge, Labels, Sampled, Total, Totals};
 pub use journal::{Journal, Lines, Severity};
+pub use local::{ApiScripts, Definitions, Keeper, Local, LocalConfig, LocalError, LocalFigures};
 pub use neighbours::{JoinError, Neighbours};
 pub use pool::{Pool, join_through};
 pub use settings::{Ports, Settings};
@@ -101,6 +104,8 @@ pub struct Parts {
     pub stats: Box<dyn Stats>,
     /// What this process counts and times.
     pub figures: Box<dyn Figures>,
+    /// The services and checks of this node.
+    pub local: Local,
 }
 
 impl fmt::Debug for Parts {
@@ -231,6 +236,11 @@ impl Agent {
     /// The pool of this datacenter.
     pub fn neighbours(&self) -> &dyn Neighbours {
         &*self.0.parts.neighbours
+    }
+
+    /// The services and checks of this node.
+    pub fn local(&self) -> &Local {
+        &self.0.parts.local
     }
 
     /// The log.

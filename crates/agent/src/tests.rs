@@ -25,6 +25,7 @@ fn agent(role: Role) -> Agent {
         wishes: mpsc::channel(1).0,
         stats: Box::new(stats),
         figures: Box::new(FiguresSnapshot::default),
+        local: Local::new(LocalConfig::default()).0,
     };
     Agent::new(identity, Settings::default(), parts)
 }

@@ -38,6 +38,7 @@
 //! #     wishes: tokio::sync::mpsc::channel(1).0,
 //! #     stats: Box::new(Sections::new),
 //! #     figures: Box::new(agent::FiguresSnapshot::default),
+//! #     local: agent::Local::new(agent::LocalConfig::default()).0,
 //! # };
 //! # let agent = Agent::new(identity, Settings::default(), parts);
 //!

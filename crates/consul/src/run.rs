@@ -136,6 +136,7 @@ async fn run(
         wishes,
         stats: Box::new(shown::stats(&node, &settings)),
         figures: Box::new(agent::FiguresSnapshot::default),
+        local: agent::Local::new(agent::LocalConfig::default()).0,
     };
     let agent = Agent::new(identity, shown, parts);
     let service = api::service(node.cluster.clone(), agent.clone(), shown::face(&settings));

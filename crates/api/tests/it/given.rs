@@ -434,6 +434,7 @@ pub(crate) fn agent() -> Agent {
         wishes,
         stats: Box::new(move || Sections::from([("raft".to_owned(), raft())])),
         figures: Box::new(::agent::FiguresSnapshot::default),
+        local: ::agent::Local::new(::agent::LocalConfig::default()).0,
     };
     Agent::new(identity, settings, parts)
 }
