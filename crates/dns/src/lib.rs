@@ -1,7 +1,9 @@
 //! Names to records: the DNS face of the catalog.
 //!
-//! Start with [`Config`].
+//! Start with [`Listener`], which is told by its [`Config`] how to answer.
 
 mod config;
+mod server;
 
 pub use config::Config;
+pub use server::Listener;
