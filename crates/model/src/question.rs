@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AclInfo, AclList, AclToken, Authority, CatalogNode, CatalogNodes, CatalogService,
-    CatalogServices, Check, CoordinateNodes, Filter, HealthChecks, HealthNode, HealthService,
-    HealthState, Instance, KvEntry, KvGet, KvKeys, KvList, Need, Node, NodeCoordinate,
-    NodeServices, PreparedQuery, QueryGet, QueryList, REDACTED_TOKEN, ServiceTags, Session,
-    SessionInfo, SessionList, SessionNode, Text, TxnOutcome, TxnRead,
+    AclInfo, AclList, AclToken, AddressLookup, Authority, CatalogNode, CatalogNodes,
+    CatalogService, CatalogServices, Check, CoordinateNodes, Filter, HealthChecks, HealthNode,
+    HealthService, HealthState, Instance, KvEntry, KvGet, KvKeys, KvList, Need, Node,
+    NodeCoordinate, NodeLookup, NodeServices, Placement, Placements, PreparedQuery, QueryGet,
+    QueryList, REDACTED_TOKEN, ServiceLookup, ServiceTags, Session, SessionInfo, SessionList,
+    SessionNode, Text, TxnOutcome, TxnRead,
 };
 
 /// A question with its answer's type; wraps into the closed lists and back.
@@ -88,6 +89,9 @@ questions! {
     QueryGet => Option<Arc<PreparedQuery>>, needs Token;
     QueryList => Vec<Arc<PreparedQuery>>, needs Token;
     CoordinateNodes => Vec<NodeCoordinate>, needs Nothing;
+    NodeLookup => Option<Arc<Node>>, needs Token;
+    AddressLookup => Option<Arc<Node>>, needs Nothing; // the original goes through its list of nodes
+    ServiceLookup => Placements, needs Token;
 }
 
 /// Answers in which nothing is hidden from anybody until rules are enforced.
@@ -106,8 +110,15 @@ open_to_all!(
     Session,
     AclToken,
     NodeCoordinate,
+    Placement,
     (Text, Vec<Text>),
 );
+
+impl Filter for Placements {
+    fn filter(&mut self, authority: Authority) {
+        self.picked.filter(authority);
+    }
+}
 
 impl Filter for PreparedQuery {
     fn filter(&mut self, authority: Authority) {

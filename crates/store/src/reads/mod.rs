@@ -15,6 +15,7 @@ mod catalog;
 mod coordinate;
 mod health;
 mod kv;
+mod lookup;
 mod query;
 mod session;
 mod txn;

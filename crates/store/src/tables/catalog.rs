@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 use model::{
     CRITICAL, Check, Deregister, Deregistration, Error, Index, Instance, Node, Registration,
     Service, Text,
@@ -35,6 +35,18 @@ pub(crate) struct InstanceRow {
     pub(crate) changed: Index,
     /// Whether the node in it may be an older one, because there are too many on that node.
     is_lazy: bool,
+    /// Where it is among the candidates of its service, if it is one.
+    seat: Option<usize>,
+}
+
+/// An instance none of whose checks is critical.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) instance: Arc<Instance>,
+    /// Whether all of its checks pass.
+    pub(crate) is_passing: bool,
+    /// As in its row.
+    is_lazy: bool,
 }
 
 /// Nodes, services and checks, and the instances that they make up.
@@ -45,6 +57,10 @@ pub(crate) struct Catalog {
     checks: OrdMap<Key, Arc<Check>>,
     /// By lower-cased service name; replaced whenever node, service or one of the checks is.
     instances: OrdMap<Listed, InstanceRow>,
+    /// By lower-cased service name, in no particular order: whoever wants a few of many picks them by number.
+    ///
+    /// The order depends on how the state came to be, so two servers may have different ones; nothing may follow from it but which ones are picked.
+    candidates: OrdMap<Text, Vector<Candidate>>,
     /// Checks by status, as it is spelled.
     by_status: OrdSet<Listed>,
     /// Checks by lower-cased service name, if they have one.
@@ -75,8 +91,7 @@ impl Catalog {
         if let Some(before) = &before {
             let old_name = before.name.lower();
             if old_name != name {
-                self.instances
-                    .remove(&(old_name, key.0.clone(), key.1.clone()));
+                self.remove_instance(&(old_name, key.0.clone(), key.1.clone()));
             }
         }
         self.rebuild(&key.0, Some(&key.1));
@@ -127,8 +142,7 @@ impl Catalog {
         let service = self
             .services
             .remove(&(node_lower.clone(), id_lower.clone()))?;
-        self.instances
-            .remove(&(service.name.lower(), node_lower.clone(), id_lower.clone()));
+        self.remove_instance(&(service.name.lower(), node_lower.clone(), id_lower.clone()));
         Some(service)
     }
 
@@ -190,7 +204,61 @@ impl Catalog {
             let place = (service.name.lower(), node_lower.clone(), id);
             let mut row = InstanceRow::new(Arc::clone(&node), service, shown);
             row.is_lazy = is_lazy;
-            self.instances.insert(place, row);
+            self.insert_instance(place, row);
+        }
+    }
+
+    /// Puts an instance in its place, and among the candidates if it is well enough.
+    fn insert_instance(&mut self, place: Listed, mut row: InstanceRow) {
+        let seat = self.instances.get(&place).and_then(|before| before.seat);
+        row.seat = match (seat, row.candidate()) {
+            (Some(seat), Some(candidate)) => {
+                if let Some(seats) = self.candidates.get_mut(&place.0) {
+                    seats.set(seat, candidate);
+                }
+                Some(seat)
+            }
+            (Some(seat), None) => {
+                self.leave(&place.0, seat);
+                None
+            }
+            (None, Some(candidate)) => {
+                let seats = self.candidates.entry(place.0.clone()).or_default();
+                seats.push_back(candidate);
+                Some(seats.len() - 1)
+            }
+            (None, None) => None,
+        };
+        self.instances.insert(place, row);
+    }
+
+    /// Takes an instance away.
+    fn remove_instance(&mut self, place: &Listed) {
+        if let Some(InstanceRow {
+            seat: Some(seat), ..
+        }) = self.instances.remove(place)
+        {
+            self.leave(&place.0, seat);
+        }
+    }
+
+    /// Takes a candidate from its seat, which the last one gets.
+    fn leave(&mut self, name: &Text, seat: usize) {
+        let Some(seats) = self.candidates.get_mut(name) else {
+            return;
+        };
+        let Some(last) = seats.pop_back() else {
+            return;
+        };
+        if seats.is_empty() {
+            self.candidates.remove(name);
+        } else if seat < seats.len() {
+            let Instance { node, service, .. } = &*last.instance;
+            let moved = (name.clone(), node.name.lower(), service.id.lower());
+            seats.set(seat, last);
+            if let Some(row) = self.instances.get_mut(&moved) {
+                row.seat = Some(seat);
+            }
         }
     }
 
@@ -206,8 +274,9 @@ impl Catalog {
             .map(|(id, service)| (service.name.lower(), node_lower.clone(), id.clone()))
             .collect();
         for place in places {
-            if let Some(row) = self.instances.get_mut(&place) {
-                change(row);
+            if let Some(mut row) = self.instances.get(&place).cloned() {
+                change(&mut row);
+                self.insert_instance(place, row);
             }
         }
     }
@@ -303,6 +372,21 @@ impl Catalog {
             })
     }
 
+    /// The instances of a service of a lower-cased name that are well enough, in no particular order.
+    pub(crate) fn candidates_of(&self, name_lower: &Text) -> Option<&Vector<Candidate>> {
+        self.candidates.get(name_lower)
+    }
+
+    /// The node that a candidate is on, as it was last written.
+    pub(crate) fn node_of<'a>(&'a self, candidate: &'a Candidate) -> &'a Arc<Node> {
+        let node = &candidate.instance.node;
+        if candidate.is_lazy {
+            self.nodes.get(&node.name.lower()).unwrap_or(node)
+        } else {
+            node
+        }
+    }
+
     /// The services of all instances, by lower-cased service name, node and id.
     pub(crate) fn services_by_name(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.instances.values().map(|row| &row.instance.service)
@@ -327,7 +411,19 @@ impl InstanceRow {
             instance,
             changed,
             is_lazy: false,
+            seat: None,
         }
+    }
+
+    /// As a candidate, unless a check is critical.
+    fn candidate(&self) -> Option<Candidate> {
+        let checks = &self.instance.checks;
+        let is_critical = checks.iter().any(|check| check.is_critical());
+        (!is_critical).then(|| Candidate {
+            instance: Arc::clone(&self.instance),
+            is_passing: checks.iter().all(|check| check.is_passing()),
+            is_lazy: self.is_lazy,
+        })
     }
 
     /// The same on another version of its node.
@@ -340,7 +436,7 @@ impl InstanceRow {
 }
 
 /// Whether this is the lower-cased form of a text, without building that where it is plain to see.
-fn has_lower(text: &Text, lower: &Text) -> bool {
+pub(crate) fn has_lower(text: &Text, lower: &Text) -> bool {
     if text.is_ascii() {
         text.eq_ignore_ascii_case(lower)
     } else {

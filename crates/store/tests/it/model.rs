@@ -252,6 +252,7 @@ fn questions() -> Vec<Question> {
         let node = Text::from(node);
         all.push(CatalogNode { node: node.clone() }.into());
         all.push(HealthNode { node: node.clone() }.into());
+        all.push(NodeLookup { node: node.clone() }.into());
         all.push(SessionNode { node }.into());
     }
     for service in ["WEB", "db", "never"] {
@@ -270,6 +271,9 @@ fn questions() -> Vec<Question> {
                 }
                 .into(),
             );
+            for only_passing in [false, true] {
+                all.push(everywhere(&service, tag.clone(), only_passing).into());
+            }
             for passing_only in [false, true] {
                 let (service, tag) = (service.clone(), tag.clone());
                 all.push(
@@ -308,6 +312,19 @@ fn questions() -> Vec<Question> {
     all
 }
 
+/// All instances that a lookup could show.
+pub(crate) fn everywhere(service: &Text, tag: Option<Text>, only_passing: bool) -> ServiceLookup {
+    ServiceLookup {
+        service: service.clone(),
+        tag,
+        only_passing,
+        shown: Shown::Ports,
+        prefer_wan: false,
+        limit: usize::MAX,
+        seed: 7,
+    }
+}
+
 /// What a question was answered, as bytes to compare, and how it stands in time.
 struct Asked {
     answer: Answer,
@@ -333,6 +350,7 @@ fn ask(view: &View, question: &Question) -> Asked {
         KvGet KvList KvKeys TxnRead CatalogNodes CatalogServices CatalogService CatalogNode
         HealthNode HealthChecks HealthState HealthService SessionInfo SessionList SessionNode
         AclInfo AclList QueryGet QueryList CoordinateNodes
+        NodeLookup AddressLookup ServiceLookup
     );
     let shown = if let Answer::CatalogService(instances) = &answer {
         // Neither the node's own index nor any check is shown in it.
@@ -341,6 +359,22 @@ fn ask(view: &View, question: &Question) -> Asked {
             .map(|it| (&it.node.name, &it.node.address, &*it.service))
             .collect();
         wire::compact::to_vec(&rows).unwrap()
+    } else if let Answer::ServiceLookup(placements) = &answer {
+        // Their order is left to chance, and which one stands for those that look the same.
+        let mut rows: Vec<_> = placements
+            .picked
+            .iter()
+            .map(|it| {
+                (
+                    &it.node.name,
+                    &it.node.address,
+                    &it.service.address,
+                    it.service.port,
+                )
+            })
+            .collect();
+        rows.sort_unstable();
+        wire::compact::to_vec(&(placements.is_any, rows)).unwrap()
     } else {
         wire::compact::to_vec(&answer).unwrap()
     };
@@ -592,6 +626,11 @@ proptest! {
             });
             prop_assert_eq!(one.shown, other.shown);
             prop_assert_eq!(one.found.changed, other.found.changed);
+            let [one, other] = stores.each_ref().map(|store| {
+                let question = everywhere(&Text::from("web"), None, false);
+                ask(&store.freeze(), &question.into())
+            });
+            prop_assert_eq!(one.shown, other.shown);
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::*;
+use ::model::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+
+use crate::model::everywhere;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
@@ -614,6 +616,7 @@ impl Naive {
                     })
                     .collect();
                 prop_assert_eq!(found, expected);
+                self.check_lookup(&service, tag, passing_only, &ask)?;
             }
             let Answer::HealthChecks(checks) = ask(HealthChecks {
                 service: service.clone(),
@@ -666,6 +669,41 @@ impl Naive {
         Ok(())
     }
 
+    /// Compares the instances of a service that may be shown.
+    fn check_lookup(
+        &self,
+        service: &Text,
+        tag: Option<&str>,
+        only_passing: bool,
+        ask: impl Fn(Question) -> Answer,
+    ) -> Result<(), TestCaseError> {
+        let question = everywhere(service, tag.map(Text::from), only_passing);
+        let Answer::ServiceLookup(found) = ask(question.into()) else {
+            unreachable!()
+        };
+        let expected: BTreeSet<(&Text, &Text, i64)> = self
+            .services
+            .iter()
+            .filter(|(_, it)| it.name.lower() == *service)
+            .filter(|(_, it)| tag.is_none_or(|tag| it.tags.iter().flatten().any(|it| it == tag)))
+            .filter(|((node, id), _)| {
+                let checks = self.speaking_for(node, id);
+                checks.iter().all(|it| it.status != "critical")
+                    && (!only_passing || checks.iter().all(|it| it.status == "passing"))
+            })
+            .map(|((node, _), it)| (&self.nodes[node].name, &it.address, it.port))
+            .collect();
+        prop_assert_eq!(found.is_any, !expected.is_empty());
+        let shown: Vec<(&Text, &Text, i64)> = found
+            .picked
+            .iter()
+            .map(|it| (&it.node.name, &it.service.address, it.service.port))
+            .collect();
+        prop_assert_eq!(shown.len(), expected.len());
+        prop_assert_eq!(shown.into_iter().collect::<BTreeSet<_>>(), expected);
+        Ok(())
+    }
+
     /// The checks of a node itself and of one service on it, by id.
     fn speaking_for(&self, node: &Text, service: &Text) -> Vec<&Check> {
         self.checks
@@ -715,7 +753,9 @@ impl Naive {
             Question::KvList(it) => under(&it.prefix),
             Question::KvKeys(it) => under(&it.prefix),
             Question::TxnRead(_) => return Ok(()),
-            Question::CatalogNodes(_) => max(&["nodes"]),
+            Question::CatalogNodes(_) | Question::NodeLookup(_) | Question::AddressLookup(_) => {
+                max(&["nodes"])
+            }
             Question::CatalogServices(_) => max(&["services"]),
             Question::CatalogService(_) => max(&["nodes", "services"]),
             Question::CatalogNode(it) => {
@@ -732,7 +772,9 @@ impl Naive {
             Question::HealthNode(_) | Question::HealthChecks(_) | Question::HealthState(_) => {
                 max(&["checks"])
             }
-            Question::HealthService(_) => max(&["nodes", "services", "checks"]),
+            Question::HealthService(_) | Question::ServiceLookup(_) => {
+                max(&["nodes", "services", "checks"])
+            }
             Question::SessionInfo(_) | Question::SessionList(_) | Question::SessionNode(_) => {
                 max(&["sessions"])
             }

@@ -76,7 +76,7 @@ impl CatalogRows {
             let mut row = InstanceRow::new(Arc::clone(node), Arc::clone(service), checks.collect());
             row.is_lazy = crowds.get(node_lower).is_some_and(|crowd| *crowd > CROWD);
             let place = (service.name.lower(), node_lower.clone(), id.clone());
-            catalog.instances.insert(place, row);
+            catalog.insert_instance(place, row);
         }
         catalog.nodes = self.nodes.into_iter().collect();
         catalog.services = self.services.into_iter().collect();
