@@ -57,6 +57,9 @@ struct Loaded {
     outgoing: Option<Arc<ClientConfig>>,
 }
 
+/// Files that were read and judged, and that nobody uses yet.
+pub struct Prepared(Arc<Loaded>);
+
 impl Tls {
     /// Judges the settings and reads the files that they name.
     /// What is doubtful but starts is logged as a warning.
@@ -90,6 +93,15 @@ impl Tls {
     /// # Errors
     /// When a file can't be used, or TLS would be half configured with these files; what was in use before stays in use.
     pub fn reload_from(&self, settings: &Config) -> Result<(), TlsError> {
+        self.adopt(self.prepare(settings)?);
+        Ok(())
+    }
+
+    /// The first half of [`Tls::reload_from`]: nothing changes yet.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare(&self, settings: &Config) -> Result<Prepared, TlsError> {
         let config = Config {
             ca_file: settings.ca_file.clone(),
             cert_file: settings.cert_file.clone(),
@@ -98,8 +110,12 @@ impl Tls {
         };
         // Its warnings were given at the start.
         config.judge()?;
-        self.0.current.store(Arc::new(Loaded::new(&config)?));
-        Ok(())
+        Ok(Prepared(Arc::new(Loaded::new(&config)?)))
+    }
+
+    /// The second half of [`Tls::reload_from`]: new connections use what was prepared.
+    pub fn adopt(&self, prepared: Prepared) {
+        self.0.current.store(prepared.0);
     }
 
     /// What takes other members' TLS connections; `None` when this agent has no certificate, and on a client.
@@ -133,6 +149,13 @@ impl Tls {
     /// The settings that this was made from.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+}
+
+impl fmt::Debug for Prepared {
+    /// What the files hold is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
     }
 }
 
