@@ -54,6 +54,7 @@ mod routes;
 
 mod call;
 mod config;
+mod definition;
 mod error;
 mod near;
 mod options;
@@ -63,8 +64,10 @@ mod acl;
 mod agent;
 mod catalog;
 mod coordinate;
+mod figures;
 mod health;
 mod kv;
+mod local;
 mod operator;
 mod query;
 mod session;
@@ -99,6 +102,8 @@ pub fn decode_bodies(bytes: &[u8]) {
     query::fuzz(bytes);
     txn::fuzz(bytes);
     operator::fuzz(bytes);
+    definition::fuzz(bytes);
+    local::fuzz(bytes);
 }
 
 /// Reads the bytes as a request, down to its parameters, for fuzzing: nothing must panic.

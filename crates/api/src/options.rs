@@ -41,9 +41,20 @@ impl Call<'_> {
 
     /// The token: the parameter, else the header, else the agent's own.
     pub(crate) fn token(&self) -> Text {
+        self.token_or(|| self.api.config.acl_token.clone())
+    }
+
+    /// The token that the request brings along; empty if it brings none.
+    ///
+    /// For what is kept: the agent's own may be another one by the time it is used.
+    pub(crate) fn token_brought(&self) -> Text {
+        self.token_or(|| self.api.empty.clone())
+    }
+
+    fn token_or(&self, other: impl FnOnce() -> Text) -> Text {
         self.text_or("token", || match self.request.header("X-Consul-Token") {
             Some(token) if !token.is_empty() => Text::from(token),
-            _ => self.api.config.acl_token.clone(),
+            _ => other(),
         })
     }
 

@@ -20,7 +20,8 @@ use crate::options::Chance;
 use crate::percent::{self, Part};
 use crate::query_string::QueryString;
 use crate::{
-    acl, agent, catalog, coordinate, health, kv, operator, query, session, snapshot, status, txn,
+    acl, agent, catalog, coordinate, figures, health, kv, local, operator, query, session,
+    snapshot, status, txn,
 };
 use Path::{Exact, Under};
 use Policy::{Read, Stream, Write};
@@ -141,6 +142,49 @@ const ROUTES: &[Route] = &[
     on(Put, Exact("/v1/agent/leave"), Write, agent::leave),
     on(Put, Exact("/v1/agent/reload"), Write, agent::reload),
     on(Get, Exact("/v1/agent/monitor"), Read, agent::monitor),
+    on(Get, Exact("/v1/agent/metrics"), Read, figures::metrics),
+    on(Any, Exact("/v1/agent/services"), Read, local::services),
+    on(Any, Exact("/v1/agent/checks"), Read, local::checks),
+    on(
+        Any,
+        Exact("/v1/agent/check/register"),
+        Write,
+        local::register_check,
+    ),
+    on(
+        Any,
+        Under("/v1/agent/check/deregister/"),
+        Write,
+        local::deregister_check,
+    ),
+    on(Any, Under("/v1/agent/check/pass/"), Write, local::pass),
+    on(Any, Under("/v1/agent/check/warn/"), Write, local::warn),
+    on(Any, Under("/v1/agent/check/fail/"), Write, local::fail),
+    on(Put, Under("/v1/agent/check/update/"), Write, local::update),
+    on(
+        Any,
+        Exact("/v1/agent/service/register"),
+        Write,
+        local::register_service,
+    ),
+    on(
+        Any,
+        Under("/v1/agent/service/deregister/"),
+        Write,
+        local::deregister_service,
+    ),
+    on(
+        Put,
+        Under("/v1/agent/service/maintenance/"),
+        Write,
+        local::service_maintenance,
+    ),
+    on(
+        Put,
+        Exact("/v1/agent/maintenance"),
+        Write,
+        local::node_maintenance,
+    ),
     on(
         Get,
         Exact("/v1/operator/raft/configuration"),

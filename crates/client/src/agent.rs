@@ -35,6 +35,70 @@ pub struct Member {
     pub status: u8,
 }
 
+/// A service of the agent's node, as the agent sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentService {
+    /// Unique on the node.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// What it offers.
+    pub service: String,
+    /// Labels.
+    #[serde(deserialize_with = "crate::null_is_default")]
+    pub tags: Vec<String>,
+    /// Where it listens if not at the node's address.
+    pub address: String,
+    /// Where it listens; 0 for none.
+    pub port: i64,
+    /// Whether tags changed in the catalog win over the agent's.
+    pub enable_tag_override: bool,
+}
+
+/// A check of the agent's node, as the agent sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentCheck {
+    /// The node.
+    pub node: String,
+    /// Unique on the node.
+    #[serde(rename = "CheckID")]
+    pub check_id: String,
+    /// For people.
+    pub name: String,
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// For people.
+    pub notes: String,
+    /// What it said last.
+    pub output: String,
+    /// The service that it speaks for; empty for the whole node.
+    #[serde(rename = "ServiceID")]
+    pub service_id: String,
+    /// What that service offers.
+    pub service_name: String,
+}
+
+/// What becomes of the use of a node or a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maintenance<'a> {
+    /// It is taken out of use, for this reason; an empty one stands for a default sentence.
+    Begin(&'a str),
+    /// It is taken into use again.
+    End,
+}
+
+impl Maintenance<'_> {
+    fn parameters(self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Begin(reason) => {
+                vec![("enable", "true".to_owned()), ("reason", reason.to_owned())]
+            }
+            Self::End => vec![("enable", "false".to_owned())],
+        }
+    }
+}
+
 /// The log of an agent as it flows.
 #[derive(Debug)]
 pub struct LogStream {
@@ -79,6 +143,52 @@ impl Client {
             .send_ok(Question::new(Method::GET, "/v1/agent/self"))
             .await?;
         self.json(response).await
+    }
+
+    /// The services of the agent's node, by id.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn agent_services(&self) -> Result<BTreeMap<String, AgentService>, Error> {
+        let question = Question::new(Method::GET, "/v1/agent/services");
+        let response = self.send_ok(question).await?;
+        let services = self.json::<Option<_>>(response).await?;
+        Ok(services.unwrap_or_default())
+    }
+
+    /// The checks of the agent's node, by id.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn agent_checks(&self) -> Result<BTreeMap<String, AgentCheck>, Error> {
+        let question = Question::new(Method::GET, "/v1/agent/checks");
+        let response = self.send_ok(question).await?;
+        let checks = self.json::<Option<_>>(response).await?;
+        Ok(checks.unwrap_or_default())
+    }
+
+    /// Takes the agent's node out of use, or into use again.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn agent_maintenance(&self, change: Maintenance<'_>) -> Result<(), Error> {
+        let question = Question::new(Method::PUT, "/v1/agent/maintenance");
+        let question = question.parameters(change.parameters());
+        self.send_ok(question).await.map(drop)
+    }
+
+    /// Takes one service of the agent's node out of use, or into use again.
+    ///
+    /// # Errors
+    /// When no answer came, or there is no such service.
+    pub async fn agent_service_maintenance(
+        &self,
+        id: &str,
+        change: Maintenance<'_>,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/agent/service/maintenance/{}", segment(id));
+        let question = Question::new(Method::PUT, path).parameters(change.parameters());
+        self.send_ok(question).await.map(drop)
     }
 
     /// Everybody that gossips in the agent's datacenter, or with `wan` the servers of all datacenters.

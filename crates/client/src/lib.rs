@@ -33,7 +33,7 @@ mod snapshot;
 mod tls;
 
 pub use address::Address;
-pub use agent::{LogStream, Member};
+pub use agent::{AgentCheck, AgentService, LogStream, Maintenance, Member};
 pub use coordinate::{Coordinate, CoordinateEntry, DatacenterCoordinates};
 pub use error::Error;
 pub use kv::{DeleteCondition, KvPair, KvPut, PutCondition};

@@ -243,6 +243,11 @@ impl<'a> Reader<'a> {
         Ok(is_there.then_some(texts))
     }
 
+    /// Whether a list comes next.
+    pub(crate) fn is_list(&mut self) -> Result<bool, DecodeError> {
+        Ok(self.peek()? == b'[')
+    }
+
     /// Names, which keep their case, with strings.
     pub(crate) fn pairs(&mut self) -> Result<Option<Pairs>, DecodeError> {
         let mut pairs = Pairs::new();
