@@ -55,6 +55,7 @@ pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
     let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
     let last = next + seeds.unwrap_or(if end.is_some() { u64::MAX / 2 } else { SEEDS });
     let mut failed = 0;
+    let mut undecided = 0;
     while next < last && end.is_none_or(|end| Instant::now() < end) {
         let to = if end.is_some() {
             last.min(next + BATCH)
@@ -63,13 +64,17 @@ pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
         };
         let batch = batch(&program, next, to, seconds, &commit)?;
         failed += batch.failures;
+        undecided += batch.undecided;
         if is_noted {
             note(&ledger, &commit, next, to, &batch)?;
         }
         next = to;
     }
     if failed > 0 {
-        bail!("{failed} seeds break a promise");
+        bail!(
+            "{} seeds break a promise, {undecided} are undecided",
+            failed - undecided
+        );
     }
     Ok(())
 }
@@ -98,12 +103,20 @@ fn replay(program: &Path, seed: u64, seconds: u64) -> Result<()> {
 /// What became of a batch of seeds.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Batch {
+    /// Seeds that did not keep all promises, the undecided ones among them.
     pub(crate) failures: u64,
+    /// Seeds of which a checker couldn't say whether they broke a promise.
+    pub(crate) undecided: u64,
     pub(crate) simulated: f64,
     pub(crate) wall: f64,
     /// The first seed that failed, and the promise that it broke.
     pub(crate) first: Option<(u64, String)>,
+    /// The first seed that is undecided, and the promise with that word before it.
+    first_undecided: Option<(u64, String)>,
 }
+
+/// How the simulation names what it could not decide.
+const UNDECIDED: &str = "undecided: ";
 
 fn batch(program: &Path, from: u64, to: u64, seconds: u64, commit: &str) -> Result<Batch> {
     let text = run_seeds(program, from, to, seconds, &["--twice", &TWICE.to_string()])?;
@@ -158,10 +171,14 @@ pub(crate) fn read(text: &str) -> Result<Batch> {
             _ => {}
         }
     }
-    batch.first = text
-        .lines()
-        .filter_map(failure)
-        .min_by_key(|(seed, _)| *seed);
+    let mut failures: Vec<(u64, String)> = text.lines().filter_map(failure).collect();
+    failures.sort_unstable();
+    let (undecided, broken): (Vec<_>, Vec<_>) = failures
+        .into_iter()
+        .partition(|(_, property)| property.starts_with(UNDECIDED));
+    batch.undecided = u64::try_from(undecided.len())?;
+    batch.first_undecided = undecided.into_iter().next();
+    batch.first = broken.into_iter().next();
     Ok(batch)
 }
 
@@ -205,9 +222,14 @@ fn note(ledger: &Path, commit: &str, from: u64, to: u64, batch: &Batch) -> Resul
         .open(ledger)
         .with_context(|| format!("opening {}", ledger.display()))?;
     let heading = if is_new { HEADING } else { "" };
-    let failed = match &batch.first {
-        None => batch.failures.to_string(),
-        Some((seed, property)) => format!("{} (seed {seed}: {property})", batch.failures),
+    let firsts = batch.first.iter().chain(&batch.first_undecided);
+    let firsts: Vec<String> = firsts
+        .map(|(seed, property)| format!("seed {seed}: {property}"))
+        .collect();
+    let failed = if firsts.is_empty() {
+        batch.failures.to_string()
+    } else {
+        format!("{} ({})", batch.failures, firsts.join(", "))
     };
     writeln!(
         file,
@@ -246,5 +268,14 @@ mod tests {
         assert_eq!((batch.failures, batch.simulated), (2, 398.0));
         assert_eq!(batch.first, Some((4, "c".to_owned())));
         assert!(read("").is_err());
+    }
+
+    #[test]
+    fn what_is_undecided_fails_but_breaks_no_promise() {
+        let text = "FAILED seed=3 property=\"undecided: a\" x\ndone seeds=5 failures=1 simulated=5 wall=1\n";
+        let batch = read(text).unwrap();
+        assert_eq!((batch.failures, batch.undecided), (1, 1));
+        assert_eq!(batch.first, None);
+        assert_eq!(batch.first_undecided, Some((3, "undecided: a".to_owned())));
     }
 }

@@ -1,5 +1,7 @@
 //! Histories made by hand: good ones pass, bad ones don't.
 
+mod naive;
+
 use super::*;
 use crate::history::{Glimpse, SweepOperation};
 
@@ -339,4 +341,127 @@ fn many_writes_of_unknown_outcome_are_decided() {
         ));
     }
     assert!(passes(&lines));
+}
+
+#[test]
+fn what_happened_at_most_once_explains_one_thing() {
+    let create = Action::Cas {
+        expected: 0,
+        seen: None,
+        value: 1,
+    };
+    let is_there = |at| (at, at, Action::DeleteCas { expected: 5 }, NOT_DONE);
+    let lines = [
+        (0, 0, create, Outcome::Unknown),
+        is_there(1),
+        (2, 3, Action::Delete, DONE),
+        (4, 5, put(2), DONE),
+        is_there(6),
+    ];
+    assert!(passes(&lines));
+    let without_put = [&lines[..3], &lines[4..]].concat();
+    assert!(!passes(&without_put));
+}
+
+#[test]
+fn unknown_locks_and_ends_explain_refusals_and_no_more() {
+    let sessions = [
+        (0, Some(1), Sweep::Begin(1)),
+        (0, Some(1), Sweep::Begin(2)),
+        (
+            4,
+            None,
+            Sweep::End {
+                session: 1,
+                deletes: false,
+            },
+        ),
+    ];
+    let judge = |lines: &[Line]| judge_with(lines, &sessions) == Verdict::InOrder;
+    let lines = [
+        (2, 2, lock(1, 1), Outcome::Unknown),
+        (5, 6, lock(2, 2), NOT_DONE),
+        (7, 8, lock(2, 3), DONE),
+        (9, 10, lock(1, 4), Outcome::NoSession),
+    ];
+    assert!(judge(&lines));
+    assert!(!judge(&lines[1..]), "nobody held it");
+    let mut alive = lines.to_vec();
+    alive[3].3 = NOT_DONE;
+    assert!(!judge(&alive), "what freed the key ended the session");
+    alive[3] = (3, 4, lock(1, 4), Outcome::NoSession);
+    assert!(judge(&alive[3..]), "it may have ended by then");
+    assert!(!judge(&alive), "it may not, and have held the key later");
+}
+
+#[test]
+fn many_doubts_of_all_kinds_are_decided() {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut sweeps = Vec::new();
+    for number in 0..12_u32 {
+        let at = 100 * u64::from(number);
+        let value = 1000 + 10 * u64::from(number);
+        sweeps.push((at, Some(at + 1), Sweep::Begin(number)));
+        let doubts = [
+            put(value),
+            Action::Delete,
+            Action::DeleteCas { expected: 7 },
+            lock(number, value + 1),
+            unlock(number, value + 2),
+        ];
+        lines.extend(doubts.map(|action| (at + 2, at + 2, action, Outcome::Unknown)));
+        sweeps.push((
+            at + 3,
+            None,
+            Sweep::End {
+                session: number,
+                deletes: number == 3,
+            },
+        ));
+        lines.push((at + 10, at + 20, put(value + 3), DONE));
+        lines.push((
+            at + 30,
+            at + 31,
+            Action::Get,
+            found(value + 3, 10 + 2 * u64::from(number)),
+        ));
+        lines.push((at + 40, at + 41, Action::Get, GONE));
+    }
+    assert_eq!(judge_with(&lines, &sweeps), Verdict::InOrder);
+    let again = found(1003, 10);
+    lines.push((5000, 5001, Action::Get, again));
+    assert!(matches!(
+        judge_with(&lines, &sweeps),
+        Verdict::Impossible(_)
+    ));
+}
+
+#[test]
+fn what_is_too_much_to_judge_is_neither_good_nor_bad() {
+    let operation = |key: u32, value: u64| Operation {
+        client: value,
+        key,
+        action: put(value),
+        called: 0,
+        returned: 100,
+        outcome: DONE,
+    };
+    let mut history = History {
+        operations: (0..200).map(|value| operation(1, value)).collect(),
+        ..History::default()
+    };
+    let property = |history: &History| {
+        let judged = keys_are_linearizable(history, restored);
+        judged.map_err(|violation| violation.property)
+    };
+    assert_eq!(property(&history), Err(UNDECIDED));
+    let stale = Operation {
+        action: Action::Get,
+        called: 200,
+        returned: 201,
+        outcome: GONE,
+        ..operation(2, 0)
+    };
+    history.operations.extend([operation(2, 1000), stale]);
+    assert_eq!(property(&history), Err(PROPERTY), "another key is bad");
 }
