@@ -1,8 +1,10 @@
 //! `?near=`: lists in the order of distance from a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Ask, Coordinate, CoordinateNodes, Text, lower};
+use model::{
+    Ask, Coordinate, CoordinateLookup, CoordinateNodes, Error, NodeCoordinate, Text, lower,
+};
 use rpc::{Answered, Cluster, Consistency, ReadOptions};
 
 use crate::call::{Answer, Call, failed_read, with_meta};
@@ -61,6 +63,9 @@ impl Call<'_> {
     }
 }
 
+/// Up to this many nodes are asked for by name; beyond, the names would weigh about as much as what they spare.
+const NAMES_MAX: usize = 256;
+
 /// Puts the list in the order of distance from the source; without a coordinate of the source it stays as it is.
 async fn sort<T>(
     cluster: &Cluster,
@@ -69,8 +74,14 @@ async fn sort<T>(
     list: &mut [T],
     node: fn(&T) -> &Text,
 ) {
-    let coordinates = match cluster.read(CoordinateNodes, options).await {
-        Ok(answered) => answered.answer,
+    let mut nodes: BTreeSet<Text> = list.iter().map(|element| node(element).lower()).collect();
+    // What is all in one place has an order already.
+    if nodes.len() < 2 {
+        return;
+    }
+    nodes.insert(source.clone());
+    let coordinates = match coordinates(cluster, nodes, options).await {
+        Ok(coordinates) => coordinates,
         Err(error) => {
             tracing::debug!("an answer is not in the order of distance: {error}");
             return;
@@ -86,17 +97,23 @@ async fn sort<T>(
     // Nodes that nobody has measured come last.
     list.sort_by_cached_key(|element| {
         let to = coordinates.get(&node(element).lower());
-        Distance(to.map_or(f64::INFINITY, |to| distance(from, to)))
+        Distance(to.map_or(f64::INFINITY, |to| from.distance_to(to)))
     });
 }
 
-/// An estimated round trip, in seconds.
-fn distance(from: &Coordinate, to: &Coordinate) -> f64 {
-    let squares = from.vec.iter().zip(&to.vec).map(|(a, b)| (a - b) * (a - b));
-    let raw = squares.sum::<f64>().sqrt() + from.height + to.height;
-    // A correction that would turn time back is none.
-    let corrected = raw + from.adjustment + to.adjustment;
-    if corrected > 0.0 { corrected } else { raw }
+/// The coordinates of at least these nodes.
+async fn coordinates(
+    cluster: &Cluster,
+    nodes: BTreeSet<Text>,
+    options: ReadOptions,
+) -> Result<Vec<NodeCoordinate>, Error> {
+    if nodes.len() > NAMES_MAX {
+        let answered = cluster.read(CoordinateNodes, options).await?;
+        return Ok(answered.answer);
+    }
+    let nodes = nodes.into_iter().collect();
+    let answered = cluster.read(CoordinateLookup { nodes }, options).await?;
+    Ok(answered.answer)
 }
 
 /// An order of distances.

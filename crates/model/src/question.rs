@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AclInfo, AclList, AclToken, AddressLookup, Authority, CatalogNode, CatalogNodes,
-    CatalogService, CatalogServices, Check, CoordinateNodes, Filter, HealthChecks, HealthNode,
-    HealthService, HealthState, Instance, KvEntry, KvGet, KvKeys, KvList, Need, Node,
-    NodeCoordinate, NodeLookup, NodeServices, Placement, Placements, PreparedQuery, QueryGet,
-    QueryList, REDACTED_TOKEN, ServiceLookup, ServiceTags, Session, SessionInfo, SessionList,
-    SessionNode, Text, TxnOutcome, TxnRead,
+    CatalogService, CatalogServices, Check, CoordinateLookup, CoordinateNodes, Filter,
+    HealthChecks, HealthNode, HealthService, HealthState, Instance, KvEntry, KvGet, KvKeys, KvList,
+    Need, Node, NodeCoordinate, NodeLookup, NodeServices, Placement, Placements, PreparedQuery,
+    QueryGet, QueryList, REDACTED_TOKEN, ServiceLookup, ServiceTags, Session, SessionInfo,
+    SessionList, SessionNode, Text, TxnOutcome, TxnRead,
 };
 
 /// A question with its answer's type; wraps into the closed lists and back.
@@ -89,6 +89,7 @@ questions! {
     QueryGet => Option<Arc<PreparedQuery>>, needs Token;
     QueryList => Vec<Arc<PreparedQuery>>, needs Token;
     CoordinateNodes => Vec<NodeCoordinate>, needs Nothing;
+    CoordinateLookup => Vec<NodeCoordinate>, needs Nothing;
     NodeLookup => Option<Arc<Node>>, needs Token;
     AddressLookup => Option<Arc<Node>>, needs Nothing; // the original goes through its list of nodes
     ServiceLookup => Placements, needs Token;

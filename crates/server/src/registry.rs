@@ -26,6 +26,7 @@ pub(crate) fn ask(question: &Question, view: &View, watch: &mut Watch) -> Found<
         Question::QueryGet(question) => answer(question, view, watch),
         Question::QueryList(question) => answer(question, view, watch),
         Question::CoordinateNodes(question) => answer(question, view, watch),
+        Question::CoordinateLookup(question) => answer(question, view, watch),
         Question::NodeLookup(question) => answer(question, view, watch),
         Question::AddressLookup(question) => answer(question, view, watch),
         Question::ServiceLookup(question) => answer(question, view, watch),

@@ -59,6 +59,9 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
         "query" => Answer::QueryGet((rest != "none").then(|| query(rest))),
         "queries" => Answer::QueryList(rest.split_whitespace().map(query).collect()),
         "coordinates" => Answer::CoordinateNodes(rest.split_whitespace().map(coordinate).collect()),
+        "coordinates-of" => {
+            Answer::CoordinateLookup(rest.split_whitespace().map(coordinate).collect())
+        }
         other => panic!("unknown answer {other:?}"),
     };
     Fake::Answer(answer, *meta)
@@ -247,9 +250,11 @@ fn service(id: &str) -> Arc<Service> {
     })
 }
 
-fn check(id: &str) -> Arc<Check> {
+fn check(name: &str) -> Arc<Check> {
+    // `serfHealth@n2`: on that node
+    let (id, node) = name.split_once('@').unwrap_or((name, "n1"));
     let check = Check {
-        node: Text::from("n1"),
+        node: Text::from(node),
         check_id: Text::from(id),
         name: Text::from("alive"),
         status: Text::from("passing"),

@@ -6,5 +6,6 @@
 
 mod given;
 mod http;
+mod near;
 mod scripts;
 mod whole;

@@ -23,6 +23,11 @@ impl Coordinates {
         self.rows.remove(node_lower).is_some()
     }
 
+    /// The coordinate of a node.
+    pub(crate) fn get(&self, node_lower: &Text) -> Option<&NodeCoordinate> {
+        self.rows.get(node_lower)
+    }
+
     /// All of them, by lower-cased node name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &NodeCoordinate> {
         self.rows.values()

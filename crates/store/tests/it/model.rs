@@ -229,6 +229,10 @@ fn questions() -> Vec<Question> {
         AclList.into(),
         QueryList.into(),
         CoordinateNodes.into(),
+        CoordinateLookup {
+            nodes: vec![Text::from("beta"), Text::from("ALPHA")],
+        }
+        .into(),
         HealthState {
             state: Text::from("any"),
         }
@@ -349,7 +353,7 @@ fn ask(view: &View, question: &Question) -> Asked {
     let (answer, found, watch) = each!(
         KvGet KvList KvKeys TxnRead CatalogNodes CatalogServices CatalogService CatalogNode
         HealthNode HealthChecks HealthState HealthService SessionInfo SessionList SessionNode
-        AclInfo AclList QueryGet QueryList CoordinateNodes
+        AclInfo AclList QueryGet QueryList CoordinateNodes CoordinateLookup
         NodeLookup AddressLookup ServiceLookup
     );
     let shown = if let Answer::CatalogService(instances) = &answer {
@@ -423,7 +427,10 @@ fn may_concern(command: &Command, question: &Question, before: &Naive, after: &N
         Command::QueryDelete(_) => {
             matches!(question, Question::QueryGet(_) | Question::QueryList(_))
         }
-        Command::Coordinates(_) => matches!(question, Question::CoordinateNodes(_)),
+        Command::Coordinates(_) => matches!(
+            question,
+            Question::CoordinateNodes(_) | Question::CoordinateLookup(_)
+        ),
         Command::SessionCreate(session) => match question {
             Question::SessionInfo(info) => info.id == session.id,
             Question::SessionNode(of) => of.node.lower() == session.node.lower(),

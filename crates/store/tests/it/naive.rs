@@ -780,7 +780,7 @@ impl Naive {
             }
             Question::AclInfo(_) | Question::AclList(_) => max(&["acls"]),
             Question::QueryGet(_) | Question::QueryList(_) => max(&["queries"]),
-            Question::CoordinateNodes(_) => max(&["coordinates"]),
+            Question::CoordinateNodes(_) | Question::CoordinateLookup(_) => max(&["coordinates"]),
         };
         let is_right = if self.reaped {
             found >= expected

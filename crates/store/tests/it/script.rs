@@ -575,6 +575,17 @@ impl Stage {
             "coordinate-nodes" => ask!(CoordinateNodes, |rows| for row in rows {
                 writeln!(out, "{}", row.node).unwrap();
             }),
+            "coordinates-of" => ask!(
+                CoordinateLookup {
+                    nodes: words[1..]
+                        .iter()
+                        .map(|word| Text::from(word.as_str()))
+                        .collect()
+                },
+                |rows| for row in rows {
+                    writeln!(out, "{}", row.node).unwrap();
+                }
+            ),
             other => panic!("no such command: {other}"),
         };
         (is_news, out)
