@@ -11,6 +11,7 @@ mod keygen;
 mod keyring;
 mod kv;
 mod leave;
+mod maint;
 mod members;
 mod monitor;
 mod operator;
@@ -56,6 +57,8 @@ pub enum Command {
     KvPut,
     /// `leave`
     Leave,
+    /// `maint`
+    Maint,
     /// `members`
     Members,
     /// `monitor`
@@ -98,6 +101,7 @@ impl Command {
         Self::KvImport,
         Self::KvPut,
         Self::Leave,
+        Self::Maint,
         Self::Members,
         Self::Monitor,
         Self::OperatorRaft,
@@ -124,6 +128,7 @@ impl Command {
             Self::KvImport => &kv::IMPORT,
             Self::KvPut => &kv::PUT,
             Self::Leave => &leave::SYNTAX,
+            Self::Maint => &maint::SYNTAX,
             Self::Members => &members::SYNTAX,
             Self::Monitor => &monitor::SYNTAX,
             Self::OperatorRaft => &operator::RAFT,
@@ -150,6 +155,7 @@ impl Command {
             Self::KvImport => kv::import(parsed, console),
             Self::KvPut => kv::put(parsed, console),
             Self::Leave => leave::run(parsed, console),
+            Self::Maint => maint::run(parsed, console),
             Self::Members => members::run(parsed, console),
             Self::Monitor => monitor::run(parsed, console),
             Self::OperatorRaft => operator::raft(parsed, console),
