@@ -19,7 +19,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// So many names are looked up at once: the system's resolver blocks a thread for each, for as long as it likes.
 /// Whoever comes then waits, within its own time.
-const LOOKUPS_MAX: usize = 16;
+const LOOKUPS_MAX: usize = 8;
 
 /// What knows the addresses of a name; it may block.
 pub(super) type Resolver = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
@@ -54,8 +54,8 @@ impl Names {
 
     /// The addresses of `host`, which may be one itself; at least one.
     pub(super) async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if host.is_empty() {
-            // This machine, as in the original.
+        if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
+            // This machine, as in the original; and its name is the last that should wait for the turns of others.
             return Ok(vec![
                 SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
                 SocketAddr::from((Ipv6Addr::LOCALHOST, port)),

@@ -371,3 +371,47 @@ impl Frames {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_the_stream_is_cut_the_output_is_the_same() {
+        let mut stream = Vec::new();
+        for (kind, text) in [(1, "out"), (2, ""), (2, "error"), (0, "x"), (1, "\n\0")] {
+            stream.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0]);
+            stream.push(u8::try_from(text.len()).unwrap());
+            stream.extend_from_slice(text.as_bytes());
+        }
+        for size in 1..=stream.len() {
+            let mut frames = Frames::default();
+            let mut output = Tail::new(64);
+            for piece in stream.chunks(size) {
+                frames.take(piece, &mut output).unwrap();
+            }
+            assert_eq!(output.into_text(), b"outerrorx\n\0", "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_stream_is_refused() {
+        for head in [
+            [3, 0, 0, 0, 0, 0, 0, 0],
+            [1, 0, 1, 0, 0, 0, 0, 0],
+            *b"HTTP/1.1",
+        ] {
+            let mut output = Tail::new(64);
+            assert!(Frames::default().take(&head, &mut output).is_err());
+        }
+        // A size beyond what comes is only counted.
+        let mut frames = Frames::default();
+        let mut output = Tail::new(4);
+        frames
+            .take(&[1, 0, 0, 0, 255, 255, 255, 255], &mut output)
+            .unwrap();
+        frames.take(b"some", &mut output).unwrap();
+        assert_eq!(frames.left, u64::from(u32::MAX) - 4);
+        assert_eq!(output.into_text(), b"some");
+    }
+}

@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -378,8 +379,11 @@ async fn a_name_that_comes_to_mean_a_link_local_address() {
 /// Takes connections with a certificate of nobody's.
 fn self_signed() -> TlsAcceptor {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = CertificateDer::from(made.cert);
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    acceptor(made.cert.into(), &made.signing_key)
+}
+
+fn acceptor(certificate: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(rpc::tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -408,6 +412,58 @@ async fn certificates_count_unless_any_will_do() {
     let said = String::from_utf8(verdict.output).unwrap();
     assert!(said.contains("certificate"), "{said}");
     assert_eq!(target.asked().len(), 2);
+}
+
+/// Where the test below tells its other self what to ask.
+const ASKED: &str = "CHECKS_ASKED";
+
+/// It starts itself again, since the environment of a process is for whoever starts it.
+#[tokio::test]
+async fn the_systems_authorities_count_and_its_proxies_do_not() {
+    if let Ok(urls) = std::env::var(ASKED) {
+        for url in urls.split(' ') {
+            let verdict = ask(&http(url, Duration::ZERO), &Config::default()).await;
+            assert_eq!(verdict.status, Status::Passing, "{verdict:?}");
+        }
+        return;
+    }
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let signed = params.signed_by(&key, &issuer).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let authorities = directory.path().join("authorities.pem");
+    std::fs::write(&authorities, authority.pem()).unwrap();
+    let encrypted = Target::encrypted(acceptor(signed.into(), &key), page).await;
+    let plain = Target::new(page).await;
+    let port = encrypted.address.port();
+    let urls = format!("https://localhost:{port}/ok http://{}/ok", plain.address);
+    let (nobody, _held) = nobody();
+    let mut again = tokio::process::Command::new(std::env::current_exe().unwrap());
+    again
+        .args(["--exact", "--nocapture"])
+        .arg(std::thread::current().name().unwrap())
+        .env(ASKED, urls)
+        .env("SSL_CERT_FILE", &authorities)
+        .env_remove("SSL_CERT_DIR");
+    for proxy in [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ] {
+        again.env(proxy, format!("http://{nobody}"));
+    }
+    let done = again.kill_on_drop(true).output().await.unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    assert_eq!((encrypted.asked().len(), plain.asked().len()), (1, 1));
 }
 
 #[tokio::test]
