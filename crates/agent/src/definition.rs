@@ -155,6 +155,14 @@ impl Script {
             Self::List(list) => list.is_empty(),
         }
     }
+
+    /// How many bytes of text it holds, a little more for each part.
+    fn size(&self) -> usize {
+        match self {
+            Self::Line(line) => line.len(),
+            Self::List(list) => list.iter().map(|part| part.len() + 8).sum(),
+        }
+    }
 }
 
 /// Without what may hold secrets.
@@ -217,6 +225,22 @@ impl CheckKind {
         match self {
             Self::Script { .. } | Self::Docker { .. } => true,
             Self::Ttl(_) | Self::Http { .. } | Self::Tcp { .. } => false,
+        }
+    }
+
+    /// How many bytes of text it holds.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Ttl(_) => 0,
+            Self::Script { script, .. } => script.size(),
+            Self::Http { url, .. } => url.len(),
+            Self::Tcp { address, .. } => address.len(),
+            Self::Docker {
+                container,
+                shell,
+                script,
+                ..
+            } => container.len() + shell.len() + script.size(),
         }
     }
 }

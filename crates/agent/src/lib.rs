@@ -48,7 +48,6 @@
 //! assert_eq!(agent.member().tags["role"], "consul");
 //! ```
 
-#[allow(dead_code, reason = "until local state starts runners")]
 pub mod checks;
 pub mod coordinates;
 pub mod definition;

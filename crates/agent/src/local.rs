@@ -14,8 +14,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::checks;
 use crate::definition::{CheckDefinition, ServiceDefinition, Status};
 
+mod files;
 mod keeper;
 mod state;
+mod sync;
 
 pub use keeper::Keeper;
 
