@@ -50,9 +50,6 @@ pub(crate) fn register_check(call: Call<'_>) -> Result<Answer, Response> {
 /// Lets a service go, with its checks.
 pub(crate) fn deregister_service(call: Call<'_>) -> Result<Answer, Response> {
     let id = Text::from(call.argument);
-    if id.is_empty() {
-        return Err(refused("ServiceID missing"));
-    }
     let local = local_of(&call);
     Ok(outcome(async move { local.deregister_service(id).await }))
 }
@@ -60,9 +57,6 @@ pub(crate) fn deregister_service(call: Call<'_>) -> Result<Answer, Response> {
 /// Lets a check go.
 pub(crate) fn deregister_check(call: Call<'_>) -> Result<Answer, Response> {
     let id = Text::from(call.argument);
-    if id.is_empty() {
-        return Err(refused("CheckID missing"));
-    }
     let local = local_of(&call);
     Ok(outcome(async move { local.deregister_check(id).await }))
 }

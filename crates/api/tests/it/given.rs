@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use ::agent::{
-    Agent, Identity, JoinError, Journal, Member, MemberStatus, Neighbours, Parts, Role, Section,
-    Sections, Settings, Severity, Start, Wish,
+    Agent, FiguresSnapshot, Gauge, Identity, JoinError, Journal, Labels, Member, MemberStatus,
+    Neighbours, Parts, Role, Sampled, Section, Sections, Settings, Severity, Start, Total, Totals,
+    Wish,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -392,6 +393,11 @@ fn coordinate(node: &str) -> NodeCoordinate {
 
 /// The agent that is asked.
 pub(crate) fn agent() -> Agent {
+    agent_with(::agent::Local::new(::agent::LocalConfig::default()).0)
+}
+
+/// The same with these services and checks.
+pub(crate) fn agent_with(local: ::agent::Local) -> Agent {
     let address: IpAddr = [10, 0, 0, 1].into();
     let identity = Identity {
         node: "n1".to_owned(),
@@ -438,10 +444,48 @@ pub(crate) fn agent() -> Agent {
         journal,
         wishes,
         stats: Box::new(move || Sections::from([("raft".to_owned(), raft())])),
-        figures: Box::new(::agent::FiguresSnapshot::default),
-        local: ::agent::Local::new(::agent::LocalConfig::default()).0,
+        figures: Box::new(figures),
+        local,
     };
     Agent::new(identity, settings, parts)
+}
+
+/// A figure of each kind.
+fn figures() -> FiguresSnapshot {
+    let labels = || Labels::from([("peer".to_owned(), "n\"2".to_owned())]);
+    let gauge = || Gauge {
+        name: "consul.n1.runtime.alloc_bytes".to_owned(),
+        labels: Labels::new(),
+        value: 1234.5,
+    };
+    let sampled = |name: &str, labels| Sampled {
+        name: name.to_owned(),
+        labels,
+        count: 4,
+        rate: 0.8,
+        sum: 8.0,
+        min: 1.0,
+        max: 3.0,
+        mean: 2.0,
+        deviation: 0.5,
+    };
+    let total = |name: &str, labels| Total {
+        name: name.to_owned(),
+        labels,
+        count: 40,
+        sum: 80.25,
+    };
+    FiguresSnapshot {
+        timestamp: "2016-11-22 06:33:40 +0000 UTC".to_owned(),
+        gauges: vec![gauge()],
+        counters: vec![sampled("consul.rpc.query", labels())],
+        samples: vec![sampled("consul.http.GET.v1.kv._", Labels::new())],
+        totals: Totals {
+            gauges: vec![gauge()],
+            counters: vec![total("consul.rpc.query", labels())],
+            samples: vec![total("consul.http.GET.v1.kv._", Labels::new())],
+        },
+    }
 }
 
 /// This node, and one that has failed.

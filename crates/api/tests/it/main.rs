@@ -6,6 +6,7 @@
 
 mod given;
 mod http;
+mod local;
 mod near;
 mod scripts;
 mod whole;
