@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Settings};
 use crate::logging::Log;
-use crate::metrics::InMemory;
+use crate::metrics::{Registry, Telemetry};
 
 mod figures;
 mod http_threads;
@@ -57,7 +57,7 @@ pub fn agent(
     reread: &dyn Fn() -> Result<Settings, String>,
 ) -> anyhow::Result<u8> {
     let log = Log::start(settings.log_level)?;
-    let figures = InMemory::default();
+    let figures = Registry::start(&Telemetry::default())?;
     figures.install()?;
     for warning in &settings.warnings {
         say(&format!("==> WARNING: {warning}"));
@@ -67,9 +67,10 @@ pub fn agent(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let status = runtime.block_on(run(settings, reread, &log, figures, open_files));
+    let status = runtime.block_on(run(settings, reread, &log, &figures, open_files));
     // Threads that still read or write a snapshot see that nobody listens any more and end by themselves.
     runtime.shutdown_background();
+    figures.finish();
     log.release();
     status
 }
@@ -100,11 +101,11 @@ async fn run(
     mut settings: Settings,
     reread: &dyn Fn() -> Result<Settings, String>,
     log: &Log,
-    figures: InMemory,
+    figures: &Registry,
     open_files: u64,
 ) -> anyhow::Result<u8> {
     // Before anything is opened, so that a signal during the start isn't lost.
-    let mut signals = Signals::listen(figures)?;
+    let mut signals = Signals::listen(figures.clone())?;
     let tls = Tls::load(settings.tls.clone())?;
     let _data_dir = match &settings.data_dir {
         Some(data_dir) => {
@@ -135,7 +136,7 @@ async fn run(
         journal: log.journal().clone(),
         wishes,
         stats: Box::new(shown::stats(&node, &settings)),
-        figures: Box::new(agent::FiguresSnapshot::default),
+        figures: Box::new(figures.clone()),
         local: agent::Local::new(agent::LocalConfig::default()).0,
     };
     let agent = Agent::new(identity, shown, parts);

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::say;
-use crate::metrics::InMemory;
+use crate::metrics::Registry;
 
 /// The signals that an agent heeds.
 pub(super) struct Signals {
@@ -13,7 +13,7 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
     dump: tokio::signal::unix::Signal,
-    figures: InMemory,
+    figures: Registry,
 }
 
 /// What a signal asks for.
@@ -34,7 +34,7 @@ pub(super) enum Stop {
 
 impl Signals {
     /// Listens from now on; `figures` is what a signal shows.
-    pub(super) fn listen(figures: InMemory) -> anyhow::Result<Self> {
+    pub(super) fn listen(figures: Registry) -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

@@ -1,4 +1,6 @@
-//! The agent's log: lines in the original's form, on standard output, after the banner, and for whoever follows with `consul monitor`.
+//! The agent's log: lines in the original's form, on standard output, after the banner, for whoever follows with `consul monitor`, and for syslog.
+
+mod syslog;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -15,6 +17,8 @@ use tracing_subscriber::reload;
 
 use crate::config::LogLevel;
 
+pub use syslog::{Facility, PLACES, Syslog};
+
 /// How many bytes of log wait for the banner to be printed; what comes beyond that is dropped.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
@@ -27,6 +31,8 @@ pub struct Log {
     held: Arc<Mutex<Held>>,
     levels: Arc<Levels>,
     journal: Journal,
+    /// Set once it was found.
+    syslog: Arc<OnceLock<Syslog>>,
 }
 
 #[derive(Debug)]
@@ -83,6 +89,7 @@ impl Log {
             held: Arc::new(Mutex::new(held)),
             levels,
             journal,
+            syslog: Arc::default(),
         }
     }
 
@@ -112,6 +119,19 @@ impl Log {
         &self.journal
     }
 
+    /// Sends what is printed to syslog as well, from now on.
+    pub fn tell(&self, syslog: Syslog) {
+        // There is only one.
+        let _ = self.syslog.set(syslog);
+    }
+
+    /// Sends to syslog what still waits there; later lines are printed only.
+    pub fn finish(&self) {
+        if let Some(syslog) = self.syslog.get() {
+            syslog.finish();
+        }
+    }
+
     /// Prints what has waited; from now on lines go out at once.
     pub fn release(&self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,10 +140,14 @@ impl Log {
         }
     }
 
-    fn line(&self, level: Severity, line: &str) {
+    /// A line; what comes before `text_at` is time and level.
+    fn line(&self, level: Severity, line: &str, text_at: usize) {
         self.journal.push(level, line.trim());
         if !self.levels.prints(level) {
             return;
+        }
+        if let Some(syslog) = self.syslog.get() {
+            syslog.send(level, line[text_at..].trim_end());
         }
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut held.lines {
@@ -175,15 +199,12 @@ impl<S: Subscriber> Layer<S> for Lines {
         let now = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
         let metadata = event.metadata();
         let level = level(metadata);
-        let _ = write!(
-            line,
-            "    {now} [{}] {}:",
-            level.name(),
-            component(metadata)
-        );
+        let _ = write!(line, "    {now} [{}] ", level.name());
+        let text_at = line.len();
+        let _ = write!(line, "{}:", component(metadata));
         event.record(&mut Fields(&mut line));
         line.push('\n');
-        self.log.line(level, &line);
+        self.log.line(level, &line, text_at);
     }
 }
 
