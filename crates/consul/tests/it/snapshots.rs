@@ -134,6 +134,53 @@ fn what_is_restored_and_saved_again_has_the_same_records() {
     }
 }
 
+#[test]
+fn lists_are_in_the_order_of_coordinates_that_were_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start_as(folder.path(), "snap-server", &[]);
+    let snapshot = read(&fixtures().join("full-0.7.1.snap"));
+    agent.expect("PUT", "/v1/snapshot", &snapshot);
+    // The original had measured its server and its client; nobody measured the others.
+    // The way out of the server was so long that the client seemed nearer to it than the server itself.
+    let names = |path: &str| {
+        let list = agent.expect("GET", path, b"");
+        let list: Vec<Value> = serde_json::from_slice(&list).unwrap();
+        let names = list.iter().map(|row| row["Node"].as_str().unwrap());
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        // Checks of one node stand together.
+        names.dedup();
+        names
+    };
+    let others = ["ext-db1", "ext-node", "ext-web1"];
+    let (client, server) = ("snap-client", "snap-server");
+    for (near, expected) in [
+        ("", [&others[..], &[client, server]].concat()),
+        (
+            "?near=snap-client",
+            [&[client, server], &others[..]].concat(),
+        ),
+        (
+            "?near=SNAP-server",
+            [&[client, server], &others[..]].concat(),
+        ),
+        ("?near=_agent", [&[client, server], &others[..]].concat()),
+        ("?near=ext-node", [&others[..], &[client, server]].concat()),
+        ("?near=nobody", [&others[..], &[client, server]].concat()),
+    ] {
+        assert_eq!(
+            names(&format!("/v1/catalog/nodes{near}")),
+            expected,
+            "{near}"
+        );
+    }
+    for (path, first) in [
+        ("/v1/health/state/any?near=snap-server", client),
+        ("/v1/health/state/passing?near=snap-client", client),
+    ] {
+        assert_eq!(names(path)[0], first, "{path}");
+    }
+}
+
 /// What is in a snapshot, by type and by key.
 fn inspect(file: &Path) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_consul"))
