@@ -16,6 +16,8 @@ use crate::definition::{CheckDefinition, ServiceDefinition, Status};
 
 mod files;
 mod keeper;
+#[cfg(test)]
+mod naive;
 mod state;
 mod sync;
 

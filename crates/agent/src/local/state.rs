@@ -143,6 +143,8 @@ enum Origin {
 pub(super) struct Gone {
     pub(super) id: Text,
     pub(super) token: Text,
+    /// Of a service, the checks that the catalog removes with it.
+    pub(super) checks: Vec<Text>,
 }
 
 /// What was said of a check, and until when that counts.
@@ -1101,29 +1103,34 @@ impl State {
             self.effects.push(Effect::Keep(Edit::NoService(id.clone())));
         }
         let token = offered.token.clone();
-        let is_own = self.is_own(key);
-        for check in self.keys_of_checks(key) {
-            let item = Item::Check(check.clone());
-            let is_known = !self.queue.contains(&item);
-            self.remove_check(&check);
-            if is_known && !is_own {
-                // The catalog removes it together with its service.
-                self.queue.remove(&item);
-                self.gone.remove(&item);
-            }
-        }
-        self.services.remove(key);
-        if is_own {
+        if self.is_own(key) {
             self.offer_own();
         } else {
+            self.services.remove(key);
             self.forget(Item::Service(key.clone()), id, token);
+        }
+        let checks = self.keys_of_checks(key);
+        // Those that the catalog has as they are here.
+        let is_told = |check: &Text| !self.queue.contains(&Item::Check(check.clone()));
+        let told = checks.iter().filter(|check| is_told(check));
+        let told = told.cloned().collect();
+        if let Some(gone) = self.gone.get_mut(&Item::Service(key.clone())) {
+            gone.checks = told;
+        }
+        for check in checks {
+            self.remove_check(&check);
         }
     }
 
     /// Has the catalog forget something. Beyond the bound only the next comparison of everything will.
     fn forget(&mut self, item: Item, id: Text, token: Text) {
         if self.gone.len() < 2 * ITEMS_MAX || self.gone.contains_key(&item) {
-            self.gone.insert(item.clone(), Gone { id, token });
+            let gone = Gone {
+                id,
+                token,
+                checks: Vec::new(),
+            };
+            self.gone.insert(item.clone(), gone);
             self.queue.mark(item);
         }
     }

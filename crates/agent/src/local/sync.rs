@@ -205,11 +205,14 @@ impl State {
         }
         let mut gone = std::mem::take(&mut self.gone);
         for (item, id) in differences.gone {
-            let Gone { token, .. } = gone.remove(&item).unwrap_or_else(|| Gone {
-                id: id.clone(),
-                token: self.token.clone(),
-            });
-            self.gone.insert(item, Gone { id, token });
+            let token = gone.remove(&item).map(|gone| gone.token);
+            let gone = Gone {
+                id,
+                token: token.unwrap_or_default(),
+                // Those that go with it are not among the differences.
+                checks: Vec::new(),
+            };
+            self.gone.insert(item, gone);
         }
         let waits = self.queue.items();
         let told = waits.filter(|item| !differences.items.contains(item));
@@ -239,13 +242,24 @@ impl State {
                 Item::Check(_) => Deregister::Check(gone.id.clone()),
                 Item::Node => return None,
             };
+            let token = self.token_of(&gone.token);
+            let mut covers = vec![(position, item.clone())];
+            for check in &gone.checks {
+                let item = Item::Check(check.clone());
+                // One that is back has to be told of.
+                if self.gone.contains_key(&item)
+                    && let Some(position) = self.queue.remove(&item)
+                {
+                    covers.push((position, item));
+                }
+            }
             return Some(Push {
                 command: Command::Deregister(Deregistration {
                     node: self.node.name.clone(),
                     what,
                 }),
-                token: self.token_of(&gone.token),
-                covers: vec![(position, item)],
+                token,
+                covers,
             });
         }
         match &item {

@@ -45,15 +45,18 @@ impl World {
         self.state.tick(self.now);
     }
 
-    /// What waits to be told, in order; nothing waits afterwards.
+    /// What waits to be told, in order, without what the catalog does by itself; nothing waits afterwards.
     fn synced(&mut self) -> Vec<String> {
         let mut items = Vec::new();
         while let Some((_, item)) = self.state.queue.pop() {
-            let verb = if self.state.gone.remove(&item).is_some() {
-                "-"
-            } else {
-                ""
-            };
+            let gone = self.state.gone.remove(&item);
+            let verb = if gone.is_some() { "-" } else { "" };
+            for check in gone.into_iter().flat_map(|gone| gone.checks) {
+                let item = Item::Check(check);
+                if self.state.gone.remove(&item).is_some() {
+                    self.state.queue.remove(&item);
+                }
+            }
             items.push(match item {
                 Item::Node => "node".to_owned(),
                 Item::Service(key) => format!("{verb}{key}"),
@@ -575,7 +578,7 @@ fn a_servers_own_service_stays() {
     world.reload(Definitions::default()).unwrap();
     assert_eq!(world.ids(), ["consul"]);
     assert_eq!(world.state.services()[&Text::from("consul")].port, 8300);
-    assert_eq!(world.synced(), ["-check service:consul", "consul"]);
+    assert_eq!(world.synced(), ["consul", "-check service:consul"]);
 }
 
 #[test]
