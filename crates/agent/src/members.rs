@@ -3,7 +3,7 @@
 use gossip::{Event, Gossip};
 
 /// The user event by which a new leader announces itself; its payload is the name of the node.
-const NEW_LEADER: &str = "consul:new-leader";
+pub(crate) const NEW_LEADER: &str = "consul:new-leader";
 
 /// Writes each event of the pool to the log, and counts it under the original's names, until gossip ends.
 pub async fn report(gossip: Gossip) {

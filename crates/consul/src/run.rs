@@ -1,13 +1,14 @@
 //! The running agent: composed of the other crates' parts, started, and stopped by signals.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::join::Exhausted;
-use agent::{Agent, Parts, Pool, Wish};
+use agent::{Agent, Local, Parts, Pool, Wish};
 use anyhow::Context as _;
 use api::http::{Engine, Listener, UnixSocketOptions};
 use rpc::ListenerConfig;
@@ -21,6 +22,7 @@ use crate::metrics::{Registry, Telemetry};
 mod figures;
 mod http_threads;
 mod joining;
+mod local;
 mod node;
 mod node_id;
 mod pid_file;
@@ -29,6 +31,7 @@ mod shown;
 mod signals;
 
 use http_threads::Helpers;
+use local::Keeping;
 use node::Node;
 use pid_file::PidFile;
 use reload::Reload;
@@ -118,6 +121,7 @@ async fn run(
     let (identity, shown) = shown::describe(&settings);
     // A port that is taken is noticed before anybody else is bothered.
     let listeners = listen(&settings, &tls)?;
+    let names = settings.dns_at.map(listen_for_names).transpose()?;
     let calls = ListenerConfig::default();
     let calls = ListenerConfig {
         connections_max: connections_max(open_files, calls.connections_max),
@@ -129,15 +133,23 @@ async fn run(
         () = signals.stop() => return Ok(STOPPED),
         node = Node::start(&settings, &identity, &shown, &tls, calls) => node?,
     };
+    let (local, keeper) = Local::new(local::config(&settings, &identity));
+    let mut keeping = match Keeping::start(&settings, &node, &local, keeper).await {
+        Ok(keeping) => keeping,
+        Err(why) => {
+            node.shutdown().await;
+            return Err(why);
+        }
+    };
     let (stop, stopped) = watch::channel(false);
     let (wishes, mut wished) = mpsc::channel(WISHES_MAX);
     let parts = Parts {
         neighbours: Box::new(Pool::new(node.gossip.clone(), settings.ports.serf_lan)),
         journal: log.journal().clone(),
         wishes,
-        stats: Box::new(shown::stats(&node, &settings)),
+        stats: Box::new(shown::stats(&node, &settings, &local)),
         figures: Box::new(figures.clone()),
-        local: agent::Local::new(agent::LocalConfig::default()).0,
+        local,
     };
     let agent = Agent::new(identity, shown, parts);
     let service = api::service(node.cluster.clone(), agent.clone(), shown::face(&settings));
@@ -155,10 +167,12 @@ async fn run(
     match joined {
         Some(Ok(())) => {}
         Some(Err(why)) => {
+            keeping.stop().await;
             node.shutdown().await;
             anyhow::bail!(why);
         }
         None => {
+            keeping.stop().await;
             node.shutdown().await;
             return Ok(STOPPED);
         }
@@ -174,14 +188,14 @@ async fn run(
     shown::complain(&settings, &node);
 
     let helpers = Helpers::start(&engine, &listeners, &stopped);
-    let until = {
-        let mut stopped = stopped.clone();
-        async move {
-            // A closed channel means the same.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }
-    };
-    let mut serving = pin!(engine.serve(listeners, until));
+    let mut serving = pin!(engine.serve(listeners, node::until(&stopped)));
+    let naming = names.map(|names| {
+        let config = dns::Config {
+            seed: rand::random(),
+            ..settings.dns.clone()
+        };
+        tokio::spawn(names.serve(config, node.cluster.clone(), node::until(&stopped)))
+    });
     let mut joining = pin!(joining::again_and_again(&settings, &node.gossip));
     let mut reload = Reload {
         current: settings.clone(),
@@ -192,20 +206,30 @@ async fn run(
         api: &service,
     };
     let end = loop {
-        tokio::select! {
+        let waiting = tokio::select! {
             biased;
             told = signals.next() => match told {
                 Told::Stop(signal) => break End::Signal(signal),
-                // It has been said what is wrong.
-                Told::Reload => drop(reload.run()),
+                Told::Reload => None,
             },
             Some(wish) = wished.recv() => match wish {
                 Wish::Leave(answer) => break End::Left(answer),
-                Wish::Reload(answer) => drop(answer.send(reload.run())),
+                Wish::Reload(answer) => Some(answer),
             },
             reason = node.failed() => break End::Failed(reason),
             exhausted = &mut joining => break End::Alone(exhausted),
             served = &mut serving => break End::Served(served),
+        };
+        // HTTP goes on meanwhile, also for who waits for the outcome.
+        let reloaded = tokio::select! {
+            biased;
+            reloaded = reload.run() => reloaded,
+            reason = node.failed() => break End::Failed(reason),
+            served = &mut serving => break End::Served(served),
+        };
+        // What is wrong has been said, and nobody waits for it if the client has hung up.
+        if let Some(answer) = waiting {
+            let _ = answer.send(reloaded);
         }
     };
     let is_leaving = match &end {
@@ -218,6 +242,8 @@ async fn run(
         if is_leaving {
             say("==> Gracefully shutting down agent...");
             let leave = async {
+                // Or it would bring the node back into the catalog, from which the leader takes it.
+                keeping.stop().await;
                 if matches!(end, End::Signal(_)) {
                     tokio::time::timeout(LEAVE_MAX, node.leave()).await.is_ok()
                 } else {
@@ -256,6 +282,12 @@ async fn run(
         wished.close();
         while wished.try_recv().is_ok() {}
         helpers.join().await;
+        if let Some(naming) = naming
+            && naming.await.is_err()
+        {
+            tracing::error!("the DNS server panicked");
+        }
+        keeping.stop().await;
         node.shutdown().await;
         anyhow::Ok((end, has_left))
     };
@@ -333,6 +365,10 @@ fn listen(settings: &Settings, tls: &Tls) -> anyhow::Result<Vec<Listener>> {
         });
     }
     Ok(listeners)
+}
+
+fn listen_for_names(address: SocketAddr) -> anyhow::Result<dns::Listener> {
+    dns::Listener::bind(address).with_context(|| format!("listening for DNS on {address}"))
 }
 
 /// Prints to standard output, where the original's agent prints everything.

@@ -295,7 +295,7 @@ impl Reading {
 }
 
 /// The whole number that was written, also as `8500.0` or `8.5e3`; the original takes those.
-fn integer(number: &serde_json::Number) -> Option<i64> {
+pub(super) fn integer(number: &serde_json::Number) -> Option<i64> {
     number.as_i64().or_else(|| {
         let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
         format!("{float:.0}").parse().ok()

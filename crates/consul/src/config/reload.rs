@@ -21,6 +21,8 @@ pub enum Live {
     LogLevel,
     /// `node_meta`.
     NodeMeta,
+    /// `services` and `checks`.
+    Definitions,
     /// `ca_file`, `cert_file`, `key_file`.
     TlsFiles,
     /// `leave_on_terminate`.
@@ -36,6 +38,7 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
     let live = [
         (Live::LogLevel, old.log_level != new.log_level),
         (Live::NodeMeta, old.node_meta != new.node_meta),
+        (Live::Definitions, old.definitions != new.definitions),
         (Live::TlsFiles, tls_files(old) != tls_files(new)),
         (
             Live::LeaveOnTerminate,
@@ -123,6 +126,24 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
             old.lan.reconnect_timeout != new.lan.reconnect_timeout,
         ),
         ("encrypt", old.encrypt != new.encrypt),
+        ("recursors", old.dns.recursors != new.dns.recursors),
+        ("dns_config", dns(old) != dns(new)),
+        (
+            "translate_wan_addrs",
+            old.dns.translate_wan_addrs != new.dns.translate_wan_addrs,
+        ),
+        (
+            "check_update_interval",
+            old.check_update_interval != new.check_update_interval,
+        ),
+        (
+            "enable_script_checks",
+            old.enable_script_checks != new.enable_script_checks,
+        ),
+        (
+            "enable_link_local_checks",
+            old.enable_link_local_checks != new.enable_link_local_checks,
+        ),
         ("server_name", old.tls.server_name != new.tls.server_name),
         (
             "verify_incoming",
@@ -151,6 +172,10 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
     }
     let same = |keys: &[&str]| !keys.iter().any(|key| restart.contains(key));
     let derived = changed(&[
+        (
+            "addresses.dns",
+            old.dns_at != new.dns_at && same(&["client_addr", "ports.dns"]),
+        ),
         (
             "addresses.http",
             old.http != new.http && same(&["client_addr", "ports.http"]),
@@ -192,6 +217,34 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
 fn tls_files(settings: &Settings) -> [&Option<std::path::PathBuf>; 3] {
     let tls = &settings.tls;
     [&tls.ca_file, &tls.cert_file, &tls.key_file]
+}
+
+/// What the keys of `dns_config` say; the other settings of DNS are compared under their own names.
+fn dns(settings: &Settings) -> dns::Config {
+    let dns::Config {
+        recursor_timeout,
+        allow_stale,
+        max_stale,
+        node_ttl,
+        ref service_ttl,
+        enable_truncate,
+        udp_answer_limit,
+        only_passing,
+        disable_compression,
+        ..
+    } = settings.dns;
+    dns::Config {
+        recursor_timeout,
+        allow_stale,
+        max_stale,
+        node_ttl,
+        service_ttl: service_ttl.clone(),
+        enable_truncate,
+        udp_answer_limit,
+        only_passing,
+        disable_compression,
+        ..dns::Config::default()
+    }
 }
 
 fn acl(settings: &Settings, part: fn(&super::settings::Acl) -> &String) -> Option<&String> {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::Definitions;
 use agent::discover;
 use agent::join::{JoinAddress, Retry};
 use model::GoDuration;
@@ -72,12 +73,25 @@ pub struct Settings {
     pub http: Vec<Listener>,
     /// Where HTTPS is served; empty when it is switched off, which is the default.
     pub https: Vec<Listener>,
+    /// Where DNS is served, over UDP and TCP; `None` when it is switched off.
+    pub dns_at: Option<SocketAddr>,
+    /// How names are answered; its seed is whoever's who starts it.
+    pub dns: dns::Config,
     /// The port numbers.
     pub ports: Ports,
     /// Owner and mode of unix sockets.
     pub unix_sockets: UnixSockets,
     /// Headers that go with every answer of `/v1`.
     pub http_api_response_headers: BTreeMap<String, String>,
+
+    /// The services and checks of this node that its files define.
+    pub definitions: Definitions,
+    /// About how long a check's output may wait before it is written to the catalog; zero for not at all. Default: 5 minutes.
+    pub check_update_interval: Duration,
+    /// Whether checks that arrive over HTTP may run scripts, whoever can reach it. Default: only if nobody from elsewhere can.
+    pub enable_script_checks: bool,
+    /// Whether HTTP checks may ask link-local addresses, where clouds keep their secrets. Default: no.
+    pub enable_link_local_checks: bool,
 
     /// What is logged. Default: INFO; DEBUG in development mode.
     pub log_level: LogLevel,
@@ -340,11 +354,32 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         server,
         https: !https.is_empty(),
     };
+    let dns_at = match (given.text("addresses.dns"), ports.dns) {
+        (_, None) => None,
+        (Some(text), Some(port)) => {
+            let address = ClientAddr::parse(text)
+                .map_err(|why| format!("Invalid DNS bind address: {why}"))?;
+            Some(dns_address(address, port)?)
+        }
+        (None, Some(port)) => Some(dns_address(client_addr.clone(), port)?),
+    };
+    let acl_token = given.text("acl_token").unwrap_or_default().to_owned();
+    let dns = dns::Config {
+        domain: domain.clone(),
+        datacenter: datacenter.as_str().into(),
+        node: node_name.as_str().into(),
+        token: acl_token.as_str().into(),
+        ..dns_config(given, &mut warnings)?
+    };
     let pool = |keys: &PoolKeys, advertise, port| pool(given, keys, bind_addr, advertise, port);
     let session_ttl_min = given
         .span("session_ttl_min")
         .unwrap_or(Duration::from_secs(10));
-    later_keys(given)?;
+    let check_update_interval = given
+        .span("check_update_interval")
+        .unwrap_or(Duration::from_secs(5 * 60));
+    // Watches do nothing yet, and a configuration isn't to become wrong with the next version.
+    definitions::check_watches(given.list("watches"))?;
 
     Ok(Settings {
         node_name,
@@ -375,15 +410,24 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         client_addr,
         http,
         https,
+        dns_at,
+        dns,
         ports,
         unix_sockets: unix_sockets(given)?,
         http_api_response_headers: given.headers()?,
+        definitions: Definitions {
+            services: definitions::services(given.list("services"))?,
+            checks: definitions::checks(given.list("checks"))?,
+        },
+        check_update_interval,
+        enable_script_checks: given.on("enable_script_checks"),
+        enable_link_local_checks: given.on("enable_link_local_checks"),
         log_level,
         pid_file: given.text("pid_file").map(PathBuf::from),
         leave_on_terminate: given.decided("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: given.decided("skip_leave_on_interrupt").unwrap_or(server),
         acl,
-        acl_token: given.text("acl_token").unwrap_or_default().to_owned(),
+        acl_token,
         session_ttl_min,
         disable_coordinates: given.on("disable_coordinates"),
         warnings,
@@ -466,7 +510,6 @@ impl<'a> Given<'a> {
     fn asked_in_vain(self) -> Vec<String> {
         let mut keys = self.keys_with(Effect::Later);
         let is_off = |key: &String| match key.as_str() {
-            "ports.dns" => self.int("ports.dns").is_some_and(|port| port < 0),
             "disable_remote_exec" => self.on("disable_remote_exec"),
             _ => false,
         };
@@ -887,19 +930,78 @@ fn discovery(given: Given<'_>) -> Result<Option<discover::Config>, String> {
     Ok(chosen)
 }
 
-/// Judges what does nothing yet, so that a configuration doesn't become wrong with the next version.
-fn later_keys(given: Given<'_>) -> Result<(), String> {
-    if let Some(text) = given.text("addresses.dns") {
-        ClientAddr::parse(text).map_err(|why| format!("Invalid DNS bind address: {why}"))?;
+/// Where DNS is served: names are asked for over the network only.
+fn dns_address(address: ClientAddr, port: u16) -> Result<SocketAddr, String> {
+    match address {
+        ClientAddr::Ip(ip) => Ok(SocketAddr::new(ip, port)),
+        ClientAddr::Unix(path) => Err(format!(
+            "Invalid DNS bind address: DNS can't be served on the unix socket {}; give addresses.dns an address, or switch \
+             DNS off with a negative ports.dns",
+            path.display()
+        )),
     }
-    for recursor in given.list("recursors").iter().filter_map(Value::as_str) {
-        if parse_ip(recursor).is_none() && recursor.parse::<SocketAddr>().is_err() {
-            return Err(format!("Invalid recursor address: {recursor}"));
+}
+
+/// How names are answered, as far as the keys of DNS say.
+fn dns_config(given: Given<'_>, warnings: &mut Vec<String>) -> Result<dns::Config, String> {
+    let default = dns::Config::default();
+    // Zero counts as not given where it would make no sense.
+    let span = |path, default| {
+        let span = given.span(path).filter(|span| !span.is_zero());
+        span.unwrap_or(default)
+    };
+    let recursors = given.list("recursors").iter().filter_map(Value::as_str);
+    let udp_answer_limit = match given
+        .int("dns_config.udp_answer_limit")
+        .map(usize::try_from)
+    {
+        None => default.udp_answer_limit,
+        Some(Ok(limit)) => limit,
+        Some(Err(_)) => {
+            warnings.push(format!(
+                "dns_config.udp_answer_limit must be greater than zero; {} is used",
+                default.udp_answer_limit
+            ));
+            default.udp_answer_limit
+        }
+    };
+    let ttl = |text| GoDuration::parse(text).map_or(Duration::ZERO, GoDuration::to_std);
+    let mut service_ttl = BTreeMap::new();
+    for (name, text) in given.map("dns_config.service_ttl") {
+        let lower = name.to_lowercase();
+        // Questions have no case; of several spellings the one that the original would look for counts.
+        if lower == name {
+            service_ttl.insert(lower, ttl(text));
+        } else {
+            service_ttl.entry(lower).or_insert_with(|| ttl(text));
         }
     }
-    definitions::check_services(given.list("services"))?;
-    definitions::check_checks(given.list("checks"))?;
-    definitions::check_watches(given.list("watches"))
+    Ok(dns::Config {
+        recursors: recursors.map(recursor).collect::<Result<_, _>>()?,
+        recursor_timeout: span("dns_config.recursor_timeout", default.recursor_timeout),
+        allow_stale: given
+            .decided("dns_config.allow_stale")
+            .unwrap_or(default.allow_stale),
+        max_stale: span("dns_config.max_stale", default.max_stale),
+        node_ttl: span("dns_config.node_ttl", default.node_ttl),
+        service_ttl,
+        enable_truncate: given.on("dns_config.enable_truncate"),
+        udp_answer_limit,
+        only_passing: given.on("dns_config.only_passing"),
+        disable_compression: given.on("dns_config.disable_compression"),
+        translate_wan_addrs: given.on("translate_wan_addrs"),
+        ..default
+    })
+}
+
+/// A name server; its port is that of DNS unless it says another.
+fn recursor(text: &str) -> Result<SocketAddr, String> {
+    const PORT: u16 = 53;
+    let alone = parse_ip(text).map(|ip| SocketAddr::new(ip, PORT));
+    alone
+        .or_else(|| text.parse().ok())
+        .filter(|address| address.port() != 0 && !address.ip().is_unspecified())
+        .ok_or_else(|| format!("Invalid recursor address: {text}"))
 }
 
 fn node_id(given: Given<'_>) -> Result<Option<String>, String> {
@@ -1179,9 +1281,84 @@ mod tests {
     }
 
     #[test]
+    fn names() {
+        let settings = server("{}").unwrap();
+        let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(settings.dns_at, Some(socket("127.0.0.1:8600")));
+        let default = dns::Config {
+            node: "host".into(),
+            ..dns::Config::default()
+        };
+        assert!(settings.dns == default);
+
+        let settings = server(
+            r#"{"client_addr": "10.0.0.1", "addresses": {"dns": "::1"}, "ports": {"dns": 53}, "domain": "Example",
+                "datacenter": "dc2", "node_name": "n", "acl_token": "t", "translate_wan_addrs": true,
+                "recursors": ["8.8.8.8", "[::1]:54"], "recursor": "::2",
+                "dns_config": {"allow_stale": false, "max_stale": "5s", "node_ttl": "10s", "enable_truncate": true,
+                    "service_ttl": {"*": "1s", "Web": "2s", "web": "3s", "Db": "4s", "zero": "0s"}, "udp_answer_limit": 7,
+                    "only_passing": true, "disable_compression": true, "recursor_timeout": "300ms"}}"#,
+        )
+        .unwrap();
+        assert_eq!(settings.dns_at, Some(socket("[::1]:53")));
+        let second = Duration::from_secs(1);
+        let ttls = [("*", 1), ("db", 4), ("web", 3), ("zero", 0)];
+        let expected = dns::Config {
+            domain: "example.".to_owned(),
+            datacenter: "dc2".into(),
+            node: "n".into(),
+            token: "t".into(),
+            recursors: vec![socket("8.8.8.8:53"), socket("[::1]:54"), socket("[::2]:53")],
+            recursor_timeout: Duration::from_millis(300),
+            allow_stale: false,
+            max_stale: second * 5,
+            node_ttl: second * 10,
+            service_ttl: ttls
+                .map(|(name, seconds)| (name.to_owned(), second * seconds))
+                .into(),
+            enable_truncate: true,
+            udp_answer_limit: 7,
+            only_passing: true,
+            disable_compression: true,
+            translate_wan_addrs: true,
+            seed: 0,
+        };
+        assert!(settings.dns == expected, "{:?}", settings.dns);
+
+        // Zero is as if it were not said, and less is told.
+        let settings = server(
+            r#"{"dns_config": {"max_stale": "0s", "recursor_timeout": "0s", "udp_answer_limit": -1}}"#,
+        )
+        .unwrap();
+        assert!(settings.dns == default);
+        assert_eq!(
+            settings.warnings,
+            ["dns_config.udp_answer_limit must be greater than zero; 3 is used"]
+        );
+        let off = server(r#"{"ports": {"dns": -1}, "client_addr": "unix:///c"}"#).unwrap();
+        assert_eq!((off.dns_at, off.ports.dns), (None, None));
+        let why = server(r#"{"client_addr": "unix:///c"}"#).unwrap_err();
+        assert!(why.starts_with("Invalid DNS bind address: "), "{why}");
+    }
+
+    #[test]
+    fn services_and_checks() {
+        let settings = server("{}").unwrap();
+        assert_eq!(settings.check_update_interval, Duration::from_secs(300));
+        let settings = server(
+            r#"{"service": {"name": "web"}, "checks": [{"name": "c", "ttl": "5s"}], "check_update_interval": "0s"}"#,
+        )
+        .unwrap();
+        assert_eq!(settings.definitions.services[0].service.name, "web");
+        assert_eq!(settings.definitions.checks[0].name, "c");
+        assert_eq!(settings.check_update_interval, Duration::ZERO);
+        assert_eq!(settings.no_effect, [""; 0]);
+    }
+
+    #[test]
     fn says_what_has_no_effect() {
         let settings = server(
-            r#"{"start_join_wan": ["a"], "ports": {"dns": 53, "rpc": 1}, "ui": false, "retry_max_wan": 0,
+            r#"{"start_join_wan": ["a"], "ports": {"rpc": 1}, "ui": false, "retry_max_wan": 0,
                 "statsd_addr": "x:1", "atlas_token": "t", "snapshot_agent": {}, "disable_update_check": true,
                 "acl_enforce_version_8": false}"#,
         )
@@ -1190,13 +1367,12 @@ mod tests {
             settings.no_effect,
             [
                 "acl_enforce_version_8",
-                "ports.dns",
                 "start_join_wan",
                 "telemetry.statsd_address"
             ]
         );
         assert_eq!(settings.ignored, ["atlas_token", "ports.rpc"]);
-        let off = server(r#"{"ports": {"dns": -1}, "disable_remote_exec": true}"#).unwrap();
+        let off = server(r#"{"disable_remote_exec": true}"#).unwrap();
         assert_eq!(off.no_effect, [""; 0]);
     }
 
@@ -1308,6 +1484,14 @@ mod tests {
             ),
             (r#"{"recursors": ["x"]}"#, "Invalid recursor address: x"),
             (
+                r#"{"recursor": "10.0.0.1:0"}"#,
+                "Invalid recursor address: 10.0.0.1:0",
+            ),
+            (
+                r#"{"addresses": {"dns": "x"}}"#,
+                "Invalid DNS bind address: Failed to parse IP: x",
+            ),
+            (
                 r#"{"reconnect_timeout": "1h"}"#,
                 "ReconnectTimeoutLan must be >= 8h0m0s",
             ),
@@ -1368,7 +1552,7 @@ mod tests {
                 "All listening endpoints must be unique: HTTPS address already configured for HTTP",
             ),
             (
-                r#"{"client_addr": "unix:///c", "ports": {"https": 8501}}"#,
+                r#"{"client_addr": "unix:///c", "ports": {"https": 8501, "dns": -1}}"#,
                 "All listening endpoints must be unique: HTTPS address already configured for HTTP",
             ),
             (

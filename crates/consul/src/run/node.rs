@@ -187,7 +187,7 @@ impl Node {
 }
 
 /// Returns when the agent is to stop.
-fn until(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + use<> {
+pub(super) fn until(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + use<> {
     let mut stopped = stopped.clone();
     async move {
         // A closed channel means the same.
@@ -196,7 +196,7 @@ fn until(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + u
 }
 
 /// Runs a part of the agent until it has ended or the agent is to stop.
-fn spawn_until(
+pub(super) fn spawn_until(
     stopped: &watch::Receiver<bool>,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {

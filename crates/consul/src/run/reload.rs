@@ -4,7 +4,7 @@ use agent::Agent;
 use api::Api;
 use rpc::tls::Tls;
 
-use super::{say, shown};
+use super::{local, say, shown};
 use crate::config::Settings;
 use crate::config::reload::{Live, differences};
 use crate::logging::Log;
@@ -22,9 +22,9 @@ pub(super) struct Reload<'a> {
 
 impl Reload<'_> {
     /// Reads the configuration again and applies what can be applied now; if something is wrong with it, nothing changes.
-    pub(super) fn run(&mut self) -> Result<(), String> {
+    pub(super) async fn run(&mut self) -> Result<(), String> {
         say("==> Reloading configuration...");
-        let outcome = self.apply();
+        let outcome = self.apply().await;
         if let Err(why) = &outcome {
             say(&format!("==> {why}"));
             say("==> Failed to reload configs");
@@ -32,13 +32,19 @@ impl Reload<'_> {
         outcome
     }
 
-    fn apply(&mut self) -> Result<(), String> {
+    async fn apply(&mut self) -> Result<(), String> {
         let new = (self.reread)()?;
         let changes = differences(&self.current, &new);
         // Files may have new contents under the same names.
-        self.tls
-            .reload_from(&new.tls)
-            .map_err(|why| why.to_string())?;
+        let files = self.tls.prepare(&new.tls).map_err(|why| why.to_string())?;
+        // Also without a change, since what files define may have been deregistered over HTTP. It is the last step that
+        // can fail.
+        let reloaded = self
+            .agent
+            .local()
+            .reload(new.definitions.clone(), local::node_meta(&new));
+        reloaded.await.map_err(|why| why.to_string())?;
+        self.tls.adopt(files);
         for change in &changes.live {
             match change {
                 Live::LogLevel => {
@@ -53,6 +59,10 @@ impl Reload<'_> {
                     tracing::info!("new connections use other TLS files");
                 }
                 Live::NodeMeta => self.current.node_meta.clone_from(&new.node_meta),
+                Live::Definitions => {
+                    let current = &mut self.current.definitions;
+                    current.clone_from(&new.definitions);
+                }
                 Live::LeaveOnTerminate => self.current.leave_on_terminate = new.leave_on_terminate,
                 Live::SkipLeaveOnInterrupt => {
                     self.current.skip_leave_on_interrupt = new.skip_leave_on_interrupt;
@@ -60,7 +70,7 @@ impl Reload<'_> {
                 Live::ResponseHeaders => {
                     let headers = &mut self.current.http_api_response_headers;
                     headers.clone_from(&new.http_api_response_headers);
-                    let headers: Vec<_> = headers.clone().into_iter().collect();
+                    let headers = shown::response_headers(&self.current);
                     self.api.set_response_headers(&headers);
                 }
             }

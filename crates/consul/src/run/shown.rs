@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::thread;
 
-use agent::{Identity, Role, Section, Sections, Start, Stats};
+use agent::{Identity, Local, Role, Section, Sections, Start, Stats};
 use gossip::Gossip;
 use rpc::Distant;
 use rpc::tls::Tls;
@@ -58,6 +58,7 @@ pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
         leave_on_terminate: settings.leave_on_terminate,
         skip_leave_on_interrupt: settings.skip_leave_on_interrupt,
         session_ttl_min: settings.session_ttl_min,
+        check_update_interval: settings.check_update_interval,
         disable_coordinates: settings.disable_coordinates,
         raft_multiplier: settings.raft_multiplier,
         http_api_response_headers: settings
@@ -82,15 +83,26 @@ pub(super) fn face(settings: &Settings) -> api::Config {
             .map(|acl| acl.datacenter.as_str().into())
             .unwrap_or_default(),
         acl_token: settings.acl_token.as_str().into(),
-        response_headers: settings
-            .http_api_response_headers
-            .clone()
-            .into_iter()
-            .collect(),
+        response_headers: response_headers(settings),
         disable_coordinates: settings.disable_coordinates,
         seed: rand::random(),
         ..api::Config::default()
     }
+}
+
+/// What goes with every answer of `/v1`.
+pub(super) fn response_headers(settings: &Settings) -> Vec<(String, String)> {
+    let mut headers: Vec<_> = settings
+        .http_api_response_headers
+        .clone()
+        .into_iter()
+        .collect();
+    if settings.dns.translate_wan_addrs {
+        let translates = "X-Consul-Translate-Addresses";
+        headers.retain(|(name, _)| !name.eq_ignore_ascii_case(translates));
+        headers.push((translates.to_owned(), "true".to_owned()));
+    }
+    headers
 }
 
 /// The lines that say what is running, in the original's form.
@@ -172,18 +184,18 @@ pub(super) fn complain(settings: &Settings, node: &Node) {
 }
 
 /// The figures that `consul info` shows, under the original's names.
-pub(super) fn stats(node: &Node, settings: &Settings) -> impl Stats + use<> {
-    let gossip = node.gossip.clone();
+pub(super) fn stats(node: &Node, settings: &Settings, local: &Local) -> impl Stats + use<> {
+    let (gossip, local) = (node.gossip.clone(), local.clone());
     // Of the runtime that everything but HTTP runs on; whoever asks may be on another one.
     let tasks = tokio::runtime::Handle::current().metrics();
-    let (bootstrap, is_server) = (settings.bootstrap, settings.server);
+    let bootstrap = settings.bootstrap;
     let role = match &node.role {
         node::Role::Server(server) => node::Role::Server(server.clone()),
         node::Role::Client(servers) => node::Role::Client(servers.clone()),
     };
     move || {
         let mut sections = vec![
-            ("agent", of_agent(is_server)),
+            ("agent", of_agent(&local)),
             ("runtime", of_runtime(tasks.num_alive_tasks())),
             ("serf_lan", of_gossip(&gossip)),
         ];
@@ -205,13 +217,13 @@ fn section(pairs: &[(&str, String)]) -> Section {
         .collect()
 }
 
-/// This version keeps no local services or checks but the server's own service.
-fn of_agent(is_server: bool) -> Section {
+fn of_agent(local: &Local) -> Section {
+    let figures = local.figures();
     section(&[
-        ("check_monitors", "0".to_owned()),
-        ("check_ttls", "0".to_owned()),
-        ("checks", "0".to_owned()),
-        ("services", u8::from(is_server).to_string()),
+        ("check_monitors", figures.check_monitors.to_string()),
+        ("check_ttls", figures.check_ttls.to_string()),
+        ("checks", figures.checks.to_string()),
+        ("services", figures.services.to_string()),
     ])
 }
 

@@ -4,6 +4,8 @@
 
 mod crash;
 mod files;
+mod names;
 mod process;
+mod services;
 mod signals;
 mod snapshots;

@@ -14,6 +14,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often an agent is started anew because its port was taken between finding it free and binding it.
 const STARTS_MAX: usize = 5;
 
+/// A server that needs no other.
+const SERVER: &[&str] = &["-server", "-bootstrap"];
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_consul"))
+}
+
 /// A running agent. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -21,6 +28,8 @@ pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
     /// Where it takes calls from other members.
     pub(crate) calls: SocketAddr,
+    /// Where it answers DNS.
+    pub(crate) names: SocketAddr,
     log: PathBuf,
 }
 
@@ -33,8 +42,15 @@ impl Agent {
 
     /// The same under this node name, with further flags.
     pub(crate) fn start_as(folder: &Path, node: &str, flags: &[&str]) -> Self {
-        let program = || Command::new(env!("CARGO_BIN_EXE_consul"));
-        Self::start_by(program, folder, node, flags)
+        Self::start_by(program, folder, node, SERVER, flags)
+    }
+
+    /// Starts an agent that is no server and asks `server`, and waits until it is answered.
+    pub(crate) fn start_client(folder: &Path, node: &str, server: &Self, flags: &[&str]) -> Self {
+        let own = server.request("GET", "/v1/agent/self", b"").json();
+        let contact = format!("-join=127.0.0.1:{}", own["Config"]["Ports"]["SerfLan"]);
+        let flags: Vec<&str> = [contact.as_str()].iter().chain(flags).copied().collect();
+        Self::start_by(program, folder, node, &[], &flags)
     }
 
     /// Starts a server that may open so many files.
@@ -45,12 +61,18 @@ impl Agent {
             shell.args(["-c", &limit, env!("CARGO_BIN_EXE_consul")]);
             shell
         };
-        Self::start_by(program, folder, "one", &[])
+        Self::start_by(program, folder, "one", SERVER, &[])
     }
 
-    fn start_by(program: impl Fn() -> Command, folder: &Path, node: &str, flags: &[&str]) -> Self {
+    fn start_by(
+        program: impl Fn() -> Command,
+        folder: &Path,
+        node: &str,
+        role: &[&str],
+        flags: &[&str],
+    ) -> Self {
         for _ in 0..STARTS_MAX {
-            let mut agent = Self::spawn(program(), folder, node, flags);
+            let mut agent = Self::spawn(program(), folder, node, role, flags);
             if agent.becomes_ready() {
                 return agent;
             }
@@ -58,17 +80,24 @@ impl Agent {
         panic!("{STARTS_MAX} times in a row somebody else took a port that had been free");
     }
 
-    fn spawn(mut program: Command, folder: &Path, node: &str, flags: &[&str]) -> Self {
-        let [http, rpc, serf_lan, serf_wan] = free_ports();
+    fn spawn(
+        mut program: Command,
+        folder: &Path,
+        node: &str,
+        role: &[&str],
+        flags: &[&str],
+    ) -> Self {
+        let [http, rpc, serf_lan, serf_wan, dns] = free_ports();
         let configuration = folder.join("agent.json");
         let ports = format!(
-            r#"{{"ports": {{"http": {http}, "server": {rpc}, "serf_lan": {serf_lan}, "serf_wan": {serf_wan}, "dns": -1}}}}"#
+            r#"{{"ports": {{"http": {http}, "server": {rpc}, "serf_lan": {serf_lan}, "serf_wan": {serf_wan}, "dns": {dns}}}}}"#
         );
         std::fs::write(&configuration, ports).expect("writing the configuration");
         let log = folder.join("agent.log");
         let output = File::create(&log).expect("creating the log");
         let child = program
-            .args(["agent", "-server", "-bootstrap", "-log-level=info"])
+            .args(["agent", "-log-level=info"])
+            .args(role)
             .arg(format!("-node={node}"))
             .args(["-bind=127.0.0.1", "-client=127.0.0.1"])
             .arg(format!("-data-dir={}", folder.join("data").display()))
@@ -83,6 +112,7 @@ impl Agent {
             child,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, http)),
             calls: SocketAddr::from((Ipv4Addr::LOCALHOST, rpc)),
+            names: SocketAddr::from((Ipv4Addr::LOCALHOST, dns)),
             log,
         }
     }
@@ -169,11 +199,28 @@ impl Agent {
 
     /// Waits until the answer to a `GET` contains this.
     pub(crate) fn answers(&self, path: &str, text: &str) {
+        self.answers_so(path, &format!("contains {text:?}"), |answer| {
+            answer.text().contains(text)
+        });
+    }
+
+    /// Waits until the answer to a `GET` is so; that answer.
+    pub(crate) fn answers_so(
+        &self,
+        path: &str,
+        what: &str,
+        is_so: impl Fn(&Answer) -> bool,
+    ) -> Answer {
         let deadline = Instant::now() + PATIENCE;
-        while !self.request("GET", path, b"").text().contains(text) {
+        loop {
+            let answer = self.request("GET", path, b"");
+            if is_so(&answer) {
+                return answer;
+            }
             assert!(
                 Instant::now() < deadline,
-                "the answer to {path} doesn't contain {text:?}:\n{}",
+                "no answer to {path} that {what}; the last one: {}\n{}",
+                answer.text(),
                 self.log()
             );
             std::thread::park_timeout(Duration::from_millis(2));
