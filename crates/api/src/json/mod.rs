@@ -27,7 +27,7 @@ mod tests {
 
     /// Names of fields, ours among them.
     fn any_name() -> impl Strategy<Value = String> {
-        const OURS: [&str; 11] = [
+        const OURS: [&str; 19] = [
             "KV",
             "Key",
             "value",
@@ -39,6 +39,14 @@ mod tests {
             "LockDelay",
             "Failover",
             "ID",
+            "Name",
+            "Check",
+            "Script",
+            "Args",
+            "Interval",
+            "ttl",
+            "Status",
+            "Output",
         ];
         prop_oneof![
             ".*",
