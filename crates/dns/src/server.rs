@@ -40,7 +40,7 @@ const QUESTION_MAX: usize = 4096;
 /// Datagrams that wait for their answers at a time. One beyond gets none, and is asked again by its client.
 const WAITING_MAX: usize = 2048;
 
-/// Datagrams that are taken before others than their sender have a turn.
+/// Datagrams that are taken in a row before answers that have come meanwhile are sent.
 const BURST: usize = 32;
 
 /// Connections at a time; further ones are closed at once.
@@ -147,14 +147,16 @@ async fn datagrams(socket: &UdpSocket, resolver: &Arc<Resolver>) {
                 send(socket, &answer, peer).await;
             }
             received = socket.recv_from(&mut buffer) => {
-                let mut received = received;
-                for _ in 0..BURST {
-                    let Some((length, peer)) = settle(received) else {
-                        break;
-                    };
+                let mut next = settle(received);
+                let mut left = BURST;
+                while let Some((length, peer)) = next {
                     let response = resolver.respond(&buffer[..length], Transport::Udp, peer);
                     datagram(socket, response, peer, &mut waiting).await;
-                    received = socket.try_recv_from(&mut buffer);
+                    left -= 1;
+                    if left == 0 {
+                        break;
+                    }
+                    next = settle(socket.try_recv_from(&mut buffer));
                 }
             }
         }
