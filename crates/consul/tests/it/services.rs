@@ -45,6 +45,9 @@ fn what_files_define_is_in_the_catalog_and_in_names() {
     let services = agent.request("GET", "/v1/agent/services", b"").json();
     assert_eq!(services["web1"]["Service"], "web");
     assert_eq!(services["consul"]["Service"], "consul");
+    let own = agent.request("GET", "/v1/agent/self", b"").json();
+    let figures = json!({"check_monitors": "1", "check_ttls": "1", "checks": "2", "services": "2"});
+    assert_eq!(own["Stats"]["agent"], figures);
     agent.answers("/v1/catalog/service/web", r#""ServicePort":8080"#);
     agent.answers("/v1/health/service/web?passing", r#""ID":"web1""#);
     agent.answers("/v1/health/node/one", "plenty of room");
@@ -160,9 +163,10 @@ fn scripts_come_over_http_only_from_near() {
     agent.answers("/v1/agent/checks", "plenty");
     agent.kill();
 
-    // What was kept is judged again.
+    // What was kept is judged again: it is there, says why it isn't run, and can't be brought back.
     let agent = start(room.path(), &json!({}), &["-client=0.0.0.0"]);
-    assert_eq!(status(&agent, "disk"), Value::Null);
+    assert_eq!(status(&agent, "disk"), "critical");
+    agent.answers("/v1/agent/checks", "enable_script_checks");
     let answer = register(&agent);
     assert_ne!(answer.status, 200);
     assert!(
@@ -170,11 +174,11 @@ fn scripts_come_over_http_only_from_near() {
         "{}",
         answer.text()
     );
-    assert_eq!(status(&agent, "disk"), Value::Null);
     agent.kill();
 
     let configuration = json!({"enable_script_checks": true});
     let agent = start(room.path(), &configuration, &["-client=0.0.0.0"]);
+    agent.answers("/v1/agent/checks", "plenty");
     let answer = register(&agent);
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
