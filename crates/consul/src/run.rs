@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use rpc::tls::Tls;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Settings};
-use crate::logging::Log;
-use crate::metrics::{Registry, Telemetry};
+use crate::logging::{self, Log, Syslog};
+use crate::metrics::Registry;
 
 mod figures;
 mod http_threads;
@@ -60,7 +60,7 @@ pub fn agent(
     reread: &dyn Fn() -> Result<Settings, String>,
 ) -> anyhow::Result<u8> {
     let log = Log::start(settings.log_level)?;
-    let figures = Registry::start(&Telemetry::default())?;
+    let figures = Registry::start(&settings.telemetry)?;
     figures.install()?;
     for warning in &settings.warnings {
         say(&format!("==> WARNING: {warning}"));
@@ -75,6 +75,7 @@ pub fn agent(
     runtime.shutdown_background();
     figures.finish();
     log.release();
+    log.finish();
     status
 }
 
@@ -109,6 +110,14 @@ async fn run(
 ) -> anyhow::Result<u8> {
     // Before anything is opened, so that a signal during the start isn't lost.
     let mut signals = Signals::listen(figures.clone())?;
+    if let Some(facility) = settings.syslog {
+        let places = logging::PLACES.map(PathBuf::from);
+        tokio::select! {
+            biased;
+            () = signals.stop() => return Ok(STOPPED),
+            syslog = Syslog::open(facility, &places, say) => log.tell(syslog?),
+        }
+    }
     let tls = Tls::load(settings.tls.clone())?;
     let _data_dir = match &settings.data_dir {
         Some(data_dir) => {

@@ -73,6 +73,8 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
         ("domain", old.domain != new.domain),
         ("protocol", old.protocol != new.protocol),
         ("pid_file", old.pid_file != new.pid_file),
+        ("enable_syslog or syslog_facility", old.syslog != new.syslog),
+        ("telemetry", old.telemetry != new.telemetry),
         (
             "performance.raft_multiplier",
             old.raft_multiplier != new.raft_multiplier,

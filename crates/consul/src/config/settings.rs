@@ -17,6 +17,8 @@ use super::document::Document;
 use super::host::{self, Host};
 use super::keys::{self, Effect};
 use super::{definitions, merge};
+use crate::logging::Facility;
+use crate::metrics::{self, Telemetry};
 
 /// Everything the agent is told to be, complete and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +97,10 @@ pub struct Settings {
 
     /// What is logged. Default: INFO; DEBUG in development mode.
     pub log_level: LogLevel,
+    /// Under which facility what is logged is sent to syslog as well; `None` if it is not. Default: not.
+    pub syslog: Option<Facility>,
+    /// Whom figures are told.
+    pub telemetry: Telemetry,
     /// Where to write the process id once running.
     pub pid_file: Option<PathBuf>,
     /// Whether SIGTERM leaves the cluster instead of just stopping. Default: only clients do.
@@ -423,6 +429,8 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         enable_script_checks: given.on("enable_script_checks"),
         enable_link_local_checks: given.on("enable_link_local_checks"),
         log_level,
+        syslog: syslog(given)?,
+        telemetry: telemetry(given, host)?,
         pid_file: given.text("pid_file").map(PathBuf::from),
         leave_on_terminate: given.decided("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: given.decided("skip_leave_on_interrupt").unwrap_or(server),
@@ -755,6 +763,35 @@ fn endpoints_unique(given: Given<'_>, ports: Ports) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn syslog(given: Given<'_>) -> Result<Option<Facility>, String> {
+    let facility = match given.text("syslog_facility") {
+        Some(name) => Facility::parse(name)?,
+        None => Facility::LOCAL0,
+    };
+    Ok(given.on("enable_syslog").then_some(facility))
+}
+
+fn telemetry(given: Given<'_>, host: &Host) -> Result<Telemetry, String> {
+    let address = |path| {
+        let text = given.text(path);
+        text.map(|text| metrics::Address::parse(text).map_err(|why| format!("{path}: {why}")))
+            .transpose()
+    };
+    let tags = given.list("telemetry.dogstatsd_tags").iter();
+    Ok(Telemetry {
+        prefix: given
+            .text("telemetry.statsite_prefix")
+            .unwrap_or("consul")
+            .to_owned(),
+        single_prefix: given.on("telemetry.single_prefix"),
+        hostname: (!given.on("telemetry.disable_hostname")).then(|| host.name.clone()),
+        statsite: address("telemetry.statsite_address")?,
+        statsd: address("telemetry.statsd_address")?,
+        dogstatsd: address("telemetry.dogstatsd_addr")?,
+        dogstatsd_tags: tags.filter_map(Value::as_str).map(str::to_owned).collect(),
+    })
 }
 
 fn unix_sockets(given: Given<'_>) -> Result<UnixSockets, String> {
@@ -1359,21 +1396,49 @@ mod tests {
     fn says_what_has_no_effect() {
         let settings = server(
             r#"{"start_join_wan": ["a"], "ports": {"rpc": 1}, "ui": false, "retry_max_wan": 0,
-                "statsd_addr": "x:1", "atlas_token": "t", "snapshot_agent": {}, "disable_update_check": true,
+                "telemetry": {"circonus_api_token": "x"}, "atlas_token": "t", "snapshot_agent": {}, "disable_update_check": true,
                 "acl_enforce_version_8": false}"#,
         )
         .unwrap();
         assert_eq!(
             settings.no_effect,
-            [
-                "acl_enforce_version_8",
-                "start_join_wan",
-                "telemetry.statsd_address"
-            ]
+            ["acl_enforce_version_8", "start_join_wan"]
         );
-        assert_eq!(settings.ignored, ["atlas_token", "ports.rpc"]);
+        assert_eq!(
+            settings.ignored,
+            ["atlas_token", "ports.rpc", "telemetry.circonus_api_token"]
+        );
         let off = server(r#"{"disable_remote_exec": true}"#).unwrap();
         assert_eq!(off.no_effect, [""; 0]);
+    }
+
+    #[test]
+    fn whom_figures_and_the_log_are_told() {
+        let settings = server(
+            r#"{"statsd_addr": "a:1", "telemetry": {"statsite_address": "b:2", "dogstatsd_tags": ["x"]},
+                "enable_syslog": true, "syslog_facility": "local3"}"#,
+        )
+        .unwrap();
+        let address = |text| metrics::Address::parse(text).ok();
+        let expected = Telemetry {
+            statsd: address("a:1"),
+            statsite: address("b:2"),
+            dogstatsd_tags: vec!["x".to_owned()],
+            ..server("{}").unwrap().telemetry
+        };
+        assert_eq!(settings.telemetry, expected);
+        assert!(settings.telemetry.hostname.is_some());
+        assert_eq!(settings.syslog, Facility::parse("LOCAL3").ok());
+        assert_eq!(server("{}").unwrap().syslog, None);
+        for (wrong, why) in [
+            (
+                r#"{"statsd_addr": "a"}"#,
+                "telemetry.statsd_address: a is no host:port",
+            ),
+            (r#"{"syslog_facility": "x"}"#, "invalid syslog facility: x"),
+        ] {
+            assert_eq!(server(wrong).unwrap_err(), why);
+        }
     }
 
     #[test]
