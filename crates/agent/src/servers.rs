@@ -113,7 +113,10 @@ mod tests {
             (joined("consul", "dc1"), true),
             (joined("consul", "dc2"), false),
             (joined("node", "dc1"), false),
-            (Event::Failed(some("consul", "dc1", "8300", Status::Failed)), false),
+            (
+                Event::Failed(some("consul", "dc1", "8300", Status::Failed)),
+                false,
+            ),
             (user(NEW_LEADER), true),
             (user("deploy"), false),
             (Event::Missed(1), true),

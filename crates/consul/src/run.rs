@@ -187,6 +187,8 @@ async fn run(
         }
     }
 
+    keeping.has_joined();
+
     let _pid_file = settings
         .pid_file
         .as_deref()
@@ -198,7 +200,7 @@ async fn run(
 
     let helpers = Helpers::start(&engine, &listeners, &stopped);
     let mut serving = pin!(engine.serve(listeners, node::until(&stopped)));
-    let naming = names.map(|names| {
+    let mut naming = names.map(|names| {
         let config = dns::Config {
             seed: rand::random(),
             ..settings.dns.clone()
@@ -226,6 +228,8 @@ async fn run(
                 Wish::Reload(answer) => Some(answer),
             },
             reason = node.failed() => break End::Failed(reason),
+            () = keeping.ended() => break End::Failed("the keeper of services and checks ended".to_owned()),
+            () = local::ended(&mut naming) => break End::Failed("the DNS server ended".to_owned()),
             exhausted = &mut joining => break End::Alone(exhausted),
             served = &mut serving => break End::Served(served),
         };
@@ -312,7 +316,7 @@ async fn run(
         // Who found nobody has said so in the log.
         Some(End::Signal(_) | End::Left(_) | End::Alone(Exhausted)) => Ok(STOPPED),
         Some(End::Failed(reason)) => {
-            say(&format!("==> this server had to stop: {reason}"));
+            say(&format!("==> this agent had to stop: {reason}"));
             Ok(STOPPED)
         }
         Some(End::Served(served)) => {
@@ -327,7 +331,7 @@ enum End {
     Signal(Stop),
     /// Somebody asked it to leave, and waits to hear that it has.
     Left(oneshot::Sender<Result<(), String>>),
-    /// The log or the state failed; a supervisor should start the agent anew.
+    /// A part of it failed; a supervisor should start the agent anew.
     Failed(String),
     /// It has found nobody to join.
     Alone(Exhausted),

@@ -37,6 +37,8 @@ pub struct Keeper {
     config: LocalConfig,
     asked: mpsc::Receiver<Ask>,
     shared: Arc<Shared>,
+    /// Until when the servers are left in peace.
+    joined: Option<oneshot::Receiver<()>>,
 }
 
 impl Keeper {
@@ -49,15 +51,23 @@ impl Keeper {
             config,
             asked,
             shared,
+            joined: None,
         }
+    }
+
+    /// Asks the servers for nothing until this is heard, or nobody is left who could say it: an agent that has not joined
+    /// knows none, and would wait long before it asks again.
+    pub fn once(mut self, joined: oneshot::Receiver<()>) -> Self {
+        self.joined = Some(joined);
+        self
     }
 
     /// Registers what is defined and what is kept on disk, says in `started` how that went, and keeps the catalog true until it is dropped or all handles are.
     ///
     /// `members` tells how many members the datacenter has: the more they are, the less often each compares everything.
-    /// To be begun once this agent has joined, since the servers are asked at once.
+    /// The servers are asked at once, unless [`Keeper::once`] says when.
     pub async fn run(
-        self,
+        mut self,
         cluster: Cluster,
         definitions: Definitions,
         members: impl Fn() -> usize + Send,
@@ -67,6 +77,7 @@ impl Keeper {
             Some(data_dir) => aside(move || files::load(&data_dir)).await,
             None => Kept::default(),
         };
+        let joined = self.joined.take();
         let mut running = Running::new(self, cluster);
         let now = Instant::now();
         let loaded = running.change(|state| state.load(definitions, kept, now));
@@ -74,6 +85,9 @@ impl Keeper {
         // Whoever started this may have given up already, and then drops it soon.
         let _ = started.send(loaded);
         if is_loaded {
+            if let Some(joined) = joined {
+                let _ = joined.await;
+            }
             running.run(&members).await;
         }
     }
@@ -157,6 +171,7 @@ impl Running {
             config,
             asked,
             shared,
+            joined: _,
         } = keeper;
         let mut chance = StdRng::seed_from_u64(config.seed.wrapping_add(1));
         let (reports, reported) = mpsc::channel(REPORTS_MAX);

@@ -13,11 +13,13 @@ use crate::config::{Listener, Settings};
 /// The task that keeps them, and what tells it of servers.
 pub(super) struct Keeping {
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    joined: Option<oneshot::Sender<()>>,
+    keeper: Option<JoinHandle<()>>,
+    watching: Option<JoinHandle<()>>,
 }
 
 impl Keeping {
-    /// Registers what files define and what is kept on disk, and from then on keeps the catalog true to it.
+    /// Registers what files define and what is kept on disk; the catalog hears of it once this agent has joined.
     ///
     /// # Errors
     /// When a definition can't be registered.
@@ -29,9 +31,10 @@ impl Keeping {
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (started, has_started) = oneshot::channel();
+        let (joined, has_joined) = oneshot::channel();
         let pool = node.gossip.clone();
         let members = move || pool.members_count();
-        let kept = keeper.run(
+        let kept = keeper.once(has_joined).run(
             node.cluster.clone(),
             settings.definitions.clone(),
             members,
@@ -45,7 +48,9 @@ impl Keeping {
             agent::servers::watch(node.gossip.clone(), settings.datacenter.clone(), changed);
         let mut keeping = Self {
             stop,
-            tasks: vec![spawn_until(&stopped, kept), spawn_until(&stopped, watched)],
+            joined: Some(joined),
+            keeper: Some(spawn_until(&stopped, kept)),
+            watching: Some(spawn_until(&stopped, watched)),
         };
         match has_started.await {
             Ok(Ok(())) => Ok(keeping),
@@ -60,14 +65,41 @@ impl Keeping {
         }
     }
 
+    /// Says that this agent has joined those that it was to join first.
+    pub(super) fn has_joined(&mut self) {
+        if let Some(joined) = self.joined.take() {
+            // It hears it all the same when nobody can say it any more.
+            let _ = joined.send(());
+        }
+    }
+
+    /// Returns if the keeper has ended, which it never does by itself.
+    pub(super) async fn ended(&mut self) {
+        ended(&mut self.keeper).await;
+    }
+
     /// Ends it: checks are stopped, and the catalog isn't touched any more.
     pub(super) async fn stop(&mut self) {
         self.stop.send_replace(true);
-        for task in self.tasks.drain(..) {
-            if task.await.is_err() {
+        for task in [&mut self.keeper, &mut self.watching] {
+            if let Some(task) = task.take()
+                && task.await.is_err()
+            {
                 tracing::error!("a task of the services and checks panicked");
             }
         }
+    }
+}
+
+/// Returns when this task has ended; never if there is none.
+pub(super) async fn ended(task: &mut Option<JoinHandle<()>>) {
+    match task {
+        Some(running) => {
+            // A panic has been printed.
+            let _ = running.await;
+            *task = None;
+        }
+        None => std::future::pending().await,
     }
 }
 
