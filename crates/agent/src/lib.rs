@@ -1,10 +1,22 @@
-//! What this node knows and does: who it is, who its neighbours are, and what it says of itself.
+//! What this node knows and does: who it is, who its neighbours are, which services it offers and how they are.
 //!
-//! An [`Agent`] is a cheap handle that the faces hold.
-//! It knows nothing of HTTP or JSON, and never how a server works: what a server has to tell comes through [`Stats`].
-//! What only the whole program can do, such as leaving, it passes on as a [`Wish`].
+//! An [`Agent`] is a cheap handle that the faces hold, and so is [`Local`], through which they change services and checks.
+//! Both know nothing of HTTP or JSON, and never how a server works: what a server has to tell comes through [`Stats`], and the catalog is asked through `rpc::Cluster`.
+//! What only the whole program can do, such as leaving, is passed on as a [`Wish`].
 //!
 //! Start with [`Agent`]; a further thing to tell is a field of [`Identity`] or [`Settings`].
+//!
+//! # Services and checks
+//!
+//! A [`Keeper`] is the one task that changes them; `local.rs` is the handle to it, and below it lie
+//! `state.rs`, what there is and what follows from each change, without a clock or a disk;
+//! `sync.rs`, what to tell the catalog and when, as functions of what is here and what is there;
+//! `files.rs`, what survives a restart; and `keeper.rs`, which waits for everything and does what those three say.
+//! [`checks`] asks what has to be asked again and again, and only reports.
+//!
+//! To add a kind of check: a variant of [`definition::CheckKind`] with the fields that say how it is asked, and where it
+//! is found among [`definition::Ways`]; a file in `checks/` that asks once, and its line in `checks/mod.rs`; its fields in
+//! `local/files.rs`. The compiler names the other places; thresholds, damping, persistence and the catalog come by themselves.
 //!
 //! ```
 //! use agent::{Agent, Identity, Role, Section, Sections, Settings, Start};

@@ -259,3 +259,31 @@ fn secrets_are_for_the_owner() {
     assert_eq!(mode("services"), 0o700);
     assert_eq!(mode("services/2567a5ec9705eb7ac2c984033e06189d"), 0o600);
 }
+
+#[test]
+fn the_page_about_these_files_is_true() {
+    let page = include_str!("../../../../../docs/agent-files.md");
+    let example = |kind: &str| {
+        let begin = format!("```json {kind}\n");
+        let (_, rest) = page.split_once(&begin).unwrap();
+        rest.split_once("\n```").unwrap().0
+    };
+    let (_, service) = service_read(example("service").as_bytes()).unwrap();
+    let again = service_json(&service.service, &service.token);
+    assert_eq!(String::from_utf8(again).unwrap(), example("service"));
+    let (_, definition) = check_read(example("check").as_bytes()).unwrap();
+    let of_web = Check {
+        name: "Service 'web' check".into(),
+        notes: "".into(),
+        output: "".into(),
+        service_id: "web1".into(),
+        ..check("service:web1")
+    };
+    let again = check_json(&of_web, &definition);
+    assert_eq!(String::from_utf8(again).unwrap(), example("check"));
+    let (_, said) = state_read(example("state").as_bytes(), 1_479_796_419).unwrap();
+    let said = said.unwrap();
+    assert_eq!(said.left, Duration::from_secs(10));
+    let again = state_json(&said.id, said.status, &said.output, 1_479_796_429);
+    assert_eq!(String::from_utf8(again).unwrap(), example("state"));
+}
