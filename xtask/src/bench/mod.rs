@@ -13,6 +13,7 @@ mod idle;
 mod kv;
 mod load;
 mod million;
+mod names;
 mod process;
 mod services;
 mod table;
@@ -58,6 +59,21 @@ const LINES: &[Line] = &[
         name: "health",
         about: "a service of 100 instances",
         measure: services::health,
+    },
+    Line {
+        name: "dns",
+        about: "a name of 3 instances",
+        measure: names::few,
+    },
+    Line {
+        name: "dns1000",
+        about: "a name of 1,000 instances, asked of a server",
+        measure: names::many,
+    },
+    Line {
+        name: "dns-srv",
+        about: "ports of 100 instances over TCP",
+        measure: names::ports,
     },
     Line {
         name: "txn",

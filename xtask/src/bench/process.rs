@@ -71,6 +71,19 @@ impl Agent {
         Ok(agent)
     }
 
+    /// The same, and where it answers DNS.
+    pub(crate) fn start_with_names(program: &Path, scratch: &Path) -> Result<(Self, SocketAddr)> {
+        let [ports] = Ports::free()?;
+        let [names] = free_ports(1)?[..] else {
+            bail!("no port is free");
+        };
+        let settings = json!({"server": true, "bootstrap": true, "ports": {"dns": names}});
+        let start = Instant::now();
+        let mut agent = Self::launch(program, scratch, "bench", ports, &settings)?;
+        agent.wait_until_ready(start)?;
+        Ok((agent, SocketAddr::from((Ipv4Addr::LOCALHOST, names))))
+    }
+
     /// Starts an agent with an empty data folder under `scratch` and these settings; it is not waited for.
     pub(crate) fn launch(
         program: &Path,
@@ -96,7 +109,10 @@ impl Agent {
             "ports": {"http": http, "server": server, "serf_lan": serf, "serf_wan": wan, "dns": -1},
         });
         for (name, value) in settings.as_object().into_iter().flatten() {
-            all[name] = value.clone();
+            match (all[name].as_object_mut(), value.as_object()) {
+                (Some(group), Some(more)) => group.extend(more.clone()),
+                _ => all[name] = value.clone(),
+            }
         }
         let configuration = folder.path().join("agent.json");
         std::fs::write(&configuration, all.to_string()).context("writing the configuration")?;
