@@ -237,6 +237,7 @@ async fn run(
         let reloaded = tokio::select! {
             biased;
             reloaded = reload.run() => reloaded,
+            signal = signals.next_stop() => break End::Signal(signal),
             reason = node.failed() => break End::Failed(reason),
             served = &mut serving => break End::Served(served),
         };

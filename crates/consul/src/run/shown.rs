@@ -330,3 +330,29 @@ fn client_addr(settings: &Settings) -> String {
         ClientAddr::Unix(path) => format!("unix://{}", path.display()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Host, decode, settings::validate};
+
+    #[test]
+    fn who_translates_addresses_says_so() {
+        let headers = |text: &str| {
+            let host = Host {
+                name: "host".to_owned(),
+                ..Host::default()
+            };
+            let settings = validate(&decode(text.as_bytes()).unwrap(), true, &host).unwrap();
+            response_headers(&settings)
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let own =
+            r#"{"http_api_response_headers": {"A": "b", "x-consul-translate-addresses": "no"}}"#;
+        let given = pair("x-consul-translate-addresses", "no");
+        assert_eq!(headers(own), [pair("A", "b"), given]);
+        let both = own.replacen('{', r#"{"translate_wan_addrs": true, "#, 1);
+        let translates = pair("X-Consul-Translate-Addresses", "true");
+        assert_eq!(headers(&both), [pair("A", "b"), translates]);
+    }
+}

@@ -49,14 +49,7 @@ impl Signals {
         loop {
             tokio::select! {
                 biased;
-                _ = self.interrupt.recv() => {
-                    say("==> Caught signal: interrupt");
-                    return Told::Stop(Stop::Interrupt);
-                }
-                _ = self.terminate.recv() => {
-                    say("==> Caught signal: terminated");
-                    return Told::Stop(Stop::Terminate);
-                }
+                stop = stop(&mut self.interrupt, &mut self.terminate) => return Told::Stop(stop),
                 _ = self.hang_up.recv() => {
                     say("==> Caught signal: hangup");
                     return Told::Reload;
@@ -69,8 +62,30 @@ impl Signals {
         }
     }
 
+    /// The next signal that asks the agent to stop; the others are heard later.
+    pub(super) async fn next_stop(&mut self) -> Stop {
+        stop(&mut self.interrupt, &mut self.terminate).await
+    }
+
     /// Returns when the agent is to stop, whatever else comes before.
     pub(super) async fn stop(&mut self) {
         while self.next().await == Told::Reload {}
+    }
+}
+
+async fn stop(
+    interrupt: &mut tokio::signal::unix::Signal,
+    terminate: &mut tokio::signal::unix::Signal,
+) -> Stop {
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => {
+            say("==> Caught signal: interrupt");
+            Stop::Interrupt
+        }
+        _ = terminate.recv() => {
+            say("==> Caught signal: terminated");
+            Stop::Terminate
+        }
     }
 }
