@@ -1,6 +1,6 @@
 //! Messages: what is asked, what is answered, and the bytes of both.
 //!
-//! `hickory-proto` reads what others sent. What we send is written here: the original's bounds are on the size without compression, and the library's writer takes an allocation for every label that it might refer to later (for 100 records of services that was half of the whole request).
+//! `hickory-proto` reads what others sent. What we send is written here: the original's bounds are on the size without compression, and the library's writer takes an allocation for every end of a name that it might refer to later, and compares with each of them in turn.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
