@@ -371,6 +371,3 @@ fn trim(entries: &mut Vec<Entry>, count_max: usize, bounds: Bounds, authority: u
     entries.truncate(fitting);
     fitting < count
 }
-
-#[cfg(test)]
-mod tests;
