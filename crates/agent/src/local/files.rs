@@ -6,7 +6,7 @@
 //! | `checks/<md5 of the id>` | a check, how it is run, and its token | yes |
 //! | `checks/state/<md5 of the id>` | what was last said of a check that waits to be told, and until when that counts | no |
 //!
-//! A file is replaced in one step or not at all.
+//! A synced file is replaced in one step or not at all; the others are written over, which a crash of this process doesn't tear.
 //! One that can't be read is moved into `damaged/`, with a line in the log, and the agent starts without it.
 
 use std::borrow::Cow;
@@ -29,6 +29,9 @@ use crate::definition::{CheckDefinition, CheckKind, Script, ServiceDefinition, S
 /// No file of ours comes near; what is larger was not written by an agent.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// How long a file of what was said may have become before it is cut again; it grows to the longest output, no further.
+const STATE_BYTES_MAX: usize = 64 << 10;
+
 const SERVICES: &str = "services";
 const CHECKS: &str = "checks";
 const STATES: &str = "checks/state";
@@ -50,6 +53,8 @@ pub(super) enum Edit {
         status: Status,
         output: Text,
         ttl: Duration,
+        /// Whether it differs from what was said before, and not only in its time.
+        is_news: bool,
     },
     /// The service of this id is kept no longer.
     NoService(Text),
@@ -57,6 +62,13 @@ pub(super) enum Edit {
     NoCheck(Text),
     /// What was said of the check of this id is kept no longer.
     NoState(Text),
+}
+
+impl Edit {
+    /// Whether it may wait a little: if it gets lost, what was said before counts for its time.
+    pub(super) fn may_wait(&self) -> bool {
+        matches!(self, Self::State { is_news: false, .. })
+    }
 }
 
 /// What was found on disk.
@@ -116,6 +128,7 @@ impl Batch {
                 status,
                 output,
                 ttl,
+                is_news: _,
             } => {
                 let bytes = state_json(id, *status, output, unix_now() + ttl.as_secs());
                 (STATES, id, Some(bytes), false)
@@ -167,36 +180,60 @@ fn put(path: &Path, content: &Content) -> io::Result<()> {
             Ok(()) | Err(_) => Ok(()),
         };
     };
+    if !content.is_synced {
+        return overwrite(path, bytes);
+    }
     // One batch is written at a time, so nobody else uses this name.
     let aside = path.with_extension("tmp");
-    let mut file = match create(&aside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(folder) = path.parent() {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(folder)?;
-            }
-            create(&aside)?
-        }
-        opened => opened?,
-    };
+    let mut file = create(&aside)?;
+    file.set_len(0)?;
     file.write_all(bytes)?;
-    if content.is_synced {
-        file.sync_data()?;
-    }
+    file.sync_data()?;
     drop(file);
     fs::rename(&aside, path)
 }
 
-/// Tokens are secrets, so nobody else may read it.
+/// Writes over what is there, in one call and without cutting it short: blanks at the end mean nothing.
+///
+/// File systems bring a file to the disk before they let it take another's place, which would cost more than all the rest
+/// where a thousand checks are told of every few seconds. A crash of this process doesn't tear one small write.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create(path)?;
+    let length = file.metadata()?.len();
+    match usize::try_from(length) {
+        Ok(length) if length > bytes.len() && length <= STATE_BYTES_MAX => {
+            let mut padded = bytes.to_vec();
+            padded.resize(length, b' ');
+            file.write_all(&padded)
+        }
+        Ok(length) if length <= bytes.len() => file.write_all(bytes),
+        Ok(_) | Err(_) => {
+            file.set_len(0)?;
+            file.write_all(bytes)
+        }
+    }
+}
+
+/// Opens a file for writing, and makes it and its folder if need be. Tokens are secrets, so nobody else may read it.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+    };
+    match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+            open()
+        }
+        (opened, _) => opened,
+    }
 }
 
 /// Reads all that is kept below the data directory.

@@ -32,6 +32,9 @@ const WAITERS_MAX: usize = 4096;
 /// How long the servers may take for anything. What they do after that is seen when everything is compared.
 const FLIGHT_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long something may wait for the disk that only says for longer what is there already.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What changes this node's services and checks, runs the checks, and keeps the catalog true.
 pub struct Keeper {
     config: LocalConfig,
@@ -122,6 +125,10 @@ struct Running {
     flight: Option<Flight>,
     /// What goes to disk next.
     batch: Batch,
+    /// When that has waited long enough, if nobody waits for it.
+    batch_due: Option<Instant>,
+    /// Whether somebody waits for it.
+    batch_is_urgent: bool,
     /// The number of that batch.
     batch_number: u64,
     /// What is on its way to the disk; it becomes the outcome.
@@ -187,6 +194,8 @@ impl Running {
             chance,
             flight: None,
             batch: Batch::default(),
+            batch_due: None,
+            batch_is_urgent: false,
             batch_number: 1,
             writing: None,
             waiters: Vec::new(),
@@ -213,6 +222,11 @@ impl Running {
         }
     }
 
+    /// Whether what waits for the disk should go there now.
+    fn is_batch_due(&self, now: Instant) -> bool {
+        self.batch_is_urgent || self.batch_due.is_some_and(|at| at <= now)
+    }
+
     /// Begins what is to be begun.
     fn go_on(&mut self, now: Instant) {
         if self.flight.is_none() {
@@ -223,7 +237,7 @@ impl Running {
                 None => None,
             };
         }
-        if self.writing.is_none() {
+        if self.writing.is_none() && self.is_batch_due(now) {
             self.writing = self.write();
         }
         self.answer();
@@ -234,7 +248,8 @@ impl Running {
         // While the servers are busy with one thing, nothing else is begun.
         let begins = self.flight.is_none().then(|| self.schedule.next_at());
         let happens = self.shared.state().next_deadline();
-        let timer = begins.into_iter().chain(happens).min();
+        let writes = self.batch_due.filter(|_| self.writing.is_none());
+        let timer = begins.into_iter().chain(happens).chain(writes).min();
         let has_room = self.waiters.len() < WAITERS_MAX;
         tokio::select! {
             biased;
@@ -324,6 +339,9 @@ impl Running {
             Effect::Keep(edit) => {
                 if self.config.data_dir.is_some() {
                     self.batch.add(&edit);
+                    self.batch_is_urgent |= !edit.may_wait();
+                    self.batch_due
+                        .get_or_insert_with(|| Instant::now() + PATIENCE);
                 }
             }
         }
@@ -341,10 +359,13 @@ impl Running {
         if is_reload && outcome.is_ok() {
             self.schedule.want_comparison(now);
         }
-        let has_batch = !self.batch.is_empty();
         self.waiters.push(Waiter {
             answer,
-            batch: if has_batch { self.batch_number } else { 0 },
+            batch: if self.batch_is_urgent {
+                self.batch_number
+            } else {
+                0
+            },
             position: if is_reload { 0 } else { position },
             outcome,
         });
@@ -358,10 +379,10 @@ impl Running {
         let in_flight = self.flight.as_ref().and_then(|flight| flight.oldest);
         let waiting = self.state().queue.oldest();
         let oldest = in_flight.into_iter().chain(waiting).min();
-        let on_disk = match (&self.writing, self.batch.is_empty()) {
+        let on_disk = match &self.writing {
             // The batch on its way is the one before that which is being filled.
-            (Some(_), _) => self.batch_number.saturating_sub(2),
-            (None, _) => self.batch_number.saturating_sub(1),
+            Some(_) => self.batch_number.saturating_sub(2),
+            None => self.batch_number.saturating_sub(1),
         };
         let is_done = |waiter: &mut Waiter| {
             waiter.batch <= on_disk && oldest.is_none_or(|oldest| waiter.position < oldest)
@@ -380,6 +401,7 @@ impl Running {
         let data_dir: PathBuf = self.config.data_dir.clone()?;
         let batch = std::mem::take(&mut self.batch);
         self.batch_number += 1;
+        (self.batch_due, self.batch_is_urgent) = (None, false);
         Some(Box::pin(aside(move || batch.write(&data_dir))))
     }
 

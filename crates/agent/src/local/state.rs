@@ -454,12 +454,14 @@ impl State {
                 output: output.clone(),
                 expires,
             };
-            self.said.insert(key.clone(), saved);
+            let before = self.said.insert(key.clone(), saved);
+            let is_same = |before: &Saved| (before.status, &before.output) == (status, &output);
             self.effects.push(Effect::Keep(Edit::State {
                 id,
                 status,
                 output: output.clone(),
                 ttl,
+                is_news: !before.is_some_and(|before| is_same(&before)),
             }));
         }
         self.update(&key, status, output, now);

@@ -154,6 +154,7 @@ fn what_is_kept_comes_back() {
         status: Status::Passing,
         output: "fine".into(),
         ttl: Duration::from_secs(60),
+        is_news: true,
     };
     batch.add(&said("c0"));
     batch.add(&said("gone"));
@@ -192,6 +193,29 @@ fn what_was_said_counts_until_it_expires() {
     assert_eq!(left(99), Some(1));
     assert_eq!(left(100), None);
     assert_eq!(left(101), None);
+}
+
+#[test]
+fn what_was_said_is_written_over_what_was_said_before() {
+    let dir = tempfile::tempdir().unwrap();
+    for length in [1, 3000, 10, 4096, 0] {
+        let mut batch = Batch::default();
+        batch.add(&Edit::State {
+            id: "c".into(),
+            status: Status::Passing,
+            output: "x".repeat(length).into(),
+            ttl: Duration::from_secs(60),
+            is_news: true,
+        });
+        batch.write(dir.path()).unwrap();
+        let kept = load(dir.path());
+        assert_eq!(kept.states[0].output.len(), length);
+    }
+    // What is too long for anybody to have said it is cut.
+    let file = dir.path().join(STATES).join(file_name(&"c".into()));
+    fs::write(&file, " ".repeat(1 << 20)).unwrap();
+    overwrite(&file, b"{}").unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"{}");
 }
 
 #[test]

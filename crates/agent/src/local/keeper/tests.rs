@@ -467,7 +467,7 @@ async fn it_comes_back_with_all_that_was_registered() {
         "what was said still counts"
     );
     // Whoever was heard after the files were swept knows that this is done.
-    say(&agent, "fine").await.unwrap();
+    say(&agent, "better").await.unwrap();
     agent.kill().await;
     let agent = Agent::start(&servers, kept_in(dir.path())).await;
     assert_eq!(
@@ -475,6 +475,27 @@ async fn it_comes_back_with_all_that_was_registered() {
         ["_node_maintenance", "tcp"],
         "the file's word was the last"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_said_again_goes_to_disk_a_little_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let servers = Servers::default();
+    let agent = Agent::start(&servers, kept_in(dir.path())).await;
+    agent.local.register_check(ttl("c")).await.unwrap();
+    let say = async || {
+        let update = agent
+            .local
+            .update_ttl("c".into(), Status::Passing, "".into());
+        update.await.unwrap();
+    };
+    say().await;
+    let states = dir.path().join("checks/state");
+    let file = || std::fs::read_dir(&states).unwrap().next();
+    std::fs::remove_file(file().unwrap().unwrap().path()).unwrap();
+    say().await;
+    assert!(file().is_none(), "nobody waits for it");
+    until("written", || file().is_some()).await;
 }
 
 /// Something that a handle asks for.
