@@ -25,6 +25,8 @@ pub struct Ports {
     pub serf: u16,
     /// Gossip between datacenters.
     pub wan: u16,
+    /// DNS.
+    pub dns: u16,
 }
 
 impl Ports {
@@ -33,23 +35,33 @@ impl Ports {
     /// # Panics
     /// If there are none.
     pub fn free(address: Ipv4Addr) -> Self {
-        // All are held until the last is found, so that no two are the same.
-        let mut held = Vec::new();
-        while held.len() < 4 {
+        let [http, server, serf, wan, dns] = free_ports(address);
+        Self {
+            http,
+            server,
+            serf,
+            wan,
+            dns,
+        }
+    }
+}
+
+/// Ports that were free at this address a moment ago, for TCP and UDP alike.
+///
+/// # Panics
+/// If there are none.
+pub fn free_ports<const N: usize>(address: Ipv4Addr) -> [u16; N] {
+    // All are held until the last is found, so that no two are the same.
+    let held = [(); N].map(|()| {
+        loop {
             let tcp = TcpListener::bind((address, 0)).expect("an address with a free port");
             let port = tcp.local_addr().expect("a bound socket has one").port();
             if let Ok(udp) = UdpSocket::bind((address, port)) {
-                held.push((port, tcp, udp));
+                return (port, tcp, udp);
             }
         }
-        let port = |at: usize| held[at].0;
-        Self {
-            http: port(0),
-            server: port(1),
-            serf: port(2),
-            wan: port(3),
-        }
-    }
+    });
+    held.map(|(port, _, _)| port)
 }
 
 /// What an agent is.
@@ -73,6 +85,11 @@ impl Spec {
     /// Where it answers HTTP.
     pub fn http(&self) -> SocketAddr {
         SocketAddr::from((self.address, self.ports.http))
+    }
+
+    /// Where it answers DNS.
+    pub fn dns(&self) -> SocketAddr {
+        SocketAddr::from((self.address, self.ports.dns))
     }
 
     /// Where it listens for gossip.
@@ -168,7 +185,7 @@ impl Agent {
             "bind_addr": address.to_string(),
             "client_addr": address.to_string(),
             "log_level": "debug",
-            "ports": {"http": ports.http, "server": ports.server, "serf_lan": ports.serf, "serf_wan": ports.wan, "dns": -1},
+            "ports": {"http": ports.http, "server": ports.server, "serf_lan": ports.serf, "serf_wan": ports.wan, "dns": ports.dns},
             "performance": {"raft_multiplier": 1},
         });
         let mut all = own.as_object().cloned().unwrap_or_default();

@@ -426,7 +426,7 @@ impl Agent {
 }
 
 /// A loopback address that hardly anybody else on this machine uses at the same time.
-pub(crate) fn own_address() -> Ipv4Addr {
+pub fn own_address() -> Ipv4Addr {
     let [a, b, c, ..] = drawn().to_be_bytes();
     // Neither 127.0.0.1, where everybody is, nor a network's or a broadcast address.
     Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254))
