@@ -1,6 +1,7 @@
 //! Bugs put in on purpose: the simulation must catch each of them, or it would not catch those that nobody put in.
 //!
-//! Each is a patch in [`FOLDER`] with a heading of two lines: what it breaks, and within how many seeds it must be caught.
+//! Each is a patch in [`FOLDER`] with a heading of two lines: what it breaks, and within how many seeds it must be caught,
+//! of which kind of lives if they are those with agents: `caught within 40 seeds of agents`, or `of crowds`.
 //! It is applied to a copy of the tree, which keeps its own build directory so that the next one builds quickly.
 
 use std::io::Write as _;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::arguments::{Arguments, parse_number, unknown_name};
 use crate::cargo::{output, root};
-use crate::sim;
+use crate::sim::{self, Kind};
 use crate::steps::Steps;
 
 const FOLDER: &str = "tests/sim/planted";
@@ -22,10 +23,15 @@ const SECONDS: u64 = 120;
 /// Seeds that are run before looking whether the bug was caught.
 const BATCH: u64 = 20;
 
+/// The same of crowds, which take long.
+const CROWDS: u64 = 2;
+
 /// A planted bug.
 struct Planted {
     name: String,
     patch: PathBuf,
+    /// In which lives it shows.
+    kind: Kind,
     /// Within how many seeds it must be caught.
     seeds: u64,
 }
@@ -65,10 +71,11 @@ fn list() -> Result<Vec<Planted>> {
         let text = std::fs::read_to_string(&patch)
             .with_context(|| format!("reading {}", patch.display()))?;
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
-        let seeds = seeds_of(&text).with_context(|| format!("the heading of {name}"))?;
+        let (seeds, kind) = seeds_of(&text).with_context(|| format!("the heading of {name}"))?;
         all.push(Planted {
             name: name.into_owned(),
             patch,
+            kind,
             seeds,
         });
     }
@@ -76,13 +83,20 @@ fn list() -> Result<Vec<Planted>> {
     Ok(all)
 }
 
-/// The line `caught within N seeds` before the patch itself.
-fn seeds_of(patch: &str) -> Result<u64> {
+/// The line `caught within N seeds`, or `… of agents` or `… of crowds`, before the patch itself.
+fn seeds_of(patch: &str) -> Result<(u64, Kind)> {
     let heading = patch.lines().take_while(|line| !line.starts_with("--- "));
-    let number = heading
+    let within = heading
         .filter_map(|line| line.trim().strip_prefix("caught within "))
-        .find_map(|rest| rest.strip_suffix(" seeds"));
-    parse_number(number.context("a line like «caught within 100 seeds» is missing")?)
+        .find_map(|rest| match rest.strip_suffix(" seeds") {
+            Some(number) => Some((number, Kind::Keys)),
+            None => match rest.strip_suffix(" seeds of agents") {
+                Some(number) => Some((number, Kind::Agents)),
+                None => Some((rest.strip_suffix(" seeds of crowds")?, Kind::Crowd)),
+            },
+        });
+    let (number, kind) = within.context("a line like «caught within 100 seeds» is missing")?;
+    Ok((parse_number(number)?, kind))
 }
 
 /// A copy of the tree, in which bugs are planted.
@@ -186,7 +200,8 @@ fn remove_others(
 /// Plants a bug and runs seeds until one shows it.
 fn catch(tree: &Tree, planted: &Planted, seeds: u64) -> Result<()> {
     tree.patch(&planted.patch, &[])?;
-    let caught = sim::build(&tree.folder).and_then(|program| first_failure(&program, seeds));
+    let caught =
+        sim::build(&tree.folder).and_then(|program| first_failure(&program, planted.kind, seeds));
     tree.patch(&planted.patch, &["--reverse"])?;
     match caught? {
         Some((seed, property)) => {
@@ -197,11 +212,15 @@ fn catch(tree: &Tree, planted: &Planted, seeds: u64) -> Result<()> {
     }
 }
 
-fn first_failure(program: &Path, seeds: u64) -> Result<Option<(u64, String)>> {
+fn first_failure(program: &Path, kind: Kind, seeds: u64) -> Result<Option<(u64, String)>> {
+    let batch = match kind {
+        Kind::Keys | Kind::Agents => BATCH,
+        Kind::Crowd => CROWDS,
+    };
     let mut from = 0;
     while from < seeds {
-        let to = seeds.min(from + BATCH);
-        let text = sim::run_seeds(program, from, to, SECONDS, &[])?;
+        let to = seeds.min(from + batch);
+        let text = sim::run_seeds(program, from, to, SECONDS, kind.flags())?;
         if let Some(first) = sim::read(&text)?.first {
             return Ok(Some(first));
         }
@@ -217,7 +236,9 @@ mod tests {
     #[test]
     fn the_heading_says_how_many_seeds() {
         let patch = "A vote is not synced.\ncaught within 40 seeds\n\n--- a/x\n+++ b/x\n";
-        assert_eq!(seeds_of(patch).unwrap(), 40);
+        assert_eq!(seeds_of(patch).unwrap(), (40, Kind::Keys));
+        let patch = patch.replace("seeds", "seeds of agents");
+        assert_eq!(seeds_of(&patch).unwrap(), (40, Kind::Agents));
         assert!(seeds_of("--- a/x\ncaught within 40 seeds\n").is_err());
     }
 

@@ -1,7 +1,8 @@
 //! Whole clusters from seeds: builds the simulation, runs seeds of it on all cores, and keeps the ledger.
 //!
-//! The ledger, [`LEDGER`], says which seeds were run at which commit. A run without a named seed goes on behind the last
-//! seed in it, so that time spent is never spent twice on the same.
+//! A ledger says which seeds were run at which commit. A run without a named seed goes on behind the last seed in it, so
+//! that time spent is never spent twice on the same.
+//! There are two kinds of lives, each with seeds and a ledger of its own: see [`Kind`].
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,45 @@ use crate::arguments::{Arguments, parse_number};
 use crate::cargo::{cargo, output, root, run};
 use crate::steps::Steps;
 
-/// What was run so far, one line a run: commit, first seed, seed behind the last, result, simulated and real seconds.
-pub(crate) const LEDGER: &str = "tests/sim/ledger.txt";
+/// Whose lives are simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Clusters with clients that write keys.
+    Keys,
+    /// Clusters with agents that keep the catalog true.
+    Agents,
+    /// Large pools of agents, in which little goes wrong and time is measured.
+    Crowd,
+}
 
-/// Seeds that are run when nothing is said: as many as fit into three minutes on two cores.
-const SEEDS: u64 = 200;
+impl Kind {
+    /// What was run so far, one line a run: commit, first seed, seed behind the last, result, simulated and real seconds.
+    fn ledger(self) -> Option<&'static str> {
+        match self {
+            Self::Keys => Some("tests/sim/ledger.txt"),
+            Self::Agents => Some("tests/sim/ledger-agents.txt"),
+            Self::Crowd => None,
+        }
+    }
+
+    /// How the simulation is told.
+    pub(crate) fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Keys => &[],
+            Self::Agents => &["--agents"],
+            Self::Crowd => &["--crowd", "200"],
+        }
+    }
+
+    /// Seeds that are run when nothing is said: as many as fit into three minutes on two cores.
+    fn seeds(self) -> u64 {
+        match self {
+            Self::Keys => 200,
+            Self::Agents => 100,
+            Self::Crowd => 2,
+        }
+    }
+}
 
 /// Simulated seconds of each seed's life.
 const SECONDS: u64 = 120;
@@ -36,24 +71,39 @@ pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
     let seconds = arguments.number("--seconds")?.unwrap_or(SECONDS);
     let from = arguments.number("--from")?;
     let is_noted = !arguments.switch("--no-ledger");
+    let kind = if arguments.switch("--crowd") {
+        Kind::Crowd
+    } else if arguments.switch("--agents") {
+        Kind::Agents
+    } else {
+        Kind::Keys
+    };
     let named = arguments.operands()?;
     let program = build(&root())?;
     if !named.is_empty() {
         let mut steps = Steps::default();
         for word in &named {
             let seed = parse_number(word)?;
-            steps.run(&format!("seed {seed}"), || replay(&program, seed, seconds));
+            steps.run(&format!("seed {seed}"), || {
+                replay(&program, kind, seed, seconds)
+            });
         }
         return steps.finish();
     }
     let commit = commit()?;
-    let ledger = root().join(LEDGER);
-    let mut next = match from {
-        Some(from) => from,
-        None => next_seed(&std::fs::read_to_string(&ledger).unwrap_or_default()),
+    let ledger = kind.ledger().map(|ledger| root().join(ledger));
+    let mut next = match (from, &ledger) {
+        (Some(from), _) => from,
+        (None, Some(ledger)) => next_seed(&std::fs::read_to_string(ledger).unwrap_or_default()),
+        (None, None) => 0,
     };
     let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
-    let last = next + seeds.unwrap_or(if end.is_some() { u64::MAX / 2 } else { SEEDS });
+    let last = next
+        + seeds.unwrap_or(if end.is_some() {
+            u64::MAX / 2
+        } else {
+            kind.seeds()
+        });
     let mut failed = 0;
     let mut undecided = 0;
     while next < last && end.is_none_or(|end| Instant::now() < end) {
@@ -62,11 +112,13 @@ pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
         } else {
             last
         };
-        let batch = batch(&program, next, to, seconds, &commit)?;
+        let batch = batch(&program, kind, next, to, seconds, &commit)?;
         failed += batch.failures;
         undecided += batch.undecided;
-        if is_noted {
-            note(&ledger, &commit, next, to, &batch)?;
+        if let Some(ledger) = &ledger
+            && is_noted
+        {
+            note(ledger, &commit, next, to, &batch)?;
         }
         next = to;
     }
@@ -91,12 +143,13 @@ pub(crate) fn build(tree: &Path) -> Result<PathBuf> {
 }
 
 /// One seed with all that happened, twice, to see that it repeats.
-fn replay(program: &Path, seed: u64, seconds: u64) -> Result<()> {
+fn replay(program: &Path, kind: Kind, seed: u64, seconds: u64) -> Result<()> {
     let mut command = Command::new(program);
     command
         .args([seed.to_string(), (seed + 1).to_string()])
         .args(["--seconds", &seconds.to_string()])
-        .args(["--trace", "--twice", "1"]);
+        .args(["--trace", "--twice", "1"])
+        .args(kind.flags());
     run(&mut command)
 }
 
@@ -118,12 +171,26 @@ pub(crate) struct Batch {
 /// How the simulation names what it could not decide.
 const UNDECIDED: &str = "undecided: ";
 
-fn batch(program: &Path, from: u64, to: u64, seconds: u64, commit: &str) -> Result<Batch> {
-    let text = run_seeds(program, from, to, seconds, &["--twice", &TWICE.to_string()])?;
+fn batch(
+    program: &Path,
+    kind: Kind,
+    from: u64,
+    to: u64,
+    seconds: u64,
+    commit: &str,
+) -> Result<Batch> {
+    let twice = TWICE.to_string();
+    let flags = [&["--twice", &twice], kind.flags()].concat();
+    let text = run_seeds(program, from, to, seconds, &flags)?;
     let batch = read(&text)?;
     for line in text.lines().filter(|line| line.starts_with("FAILED")) {
         println!("commit {commit} {line}");
-        println!("  again, with all that happened: cargo xtask sim SEED");
+        let flags = kind.flags().first().copied().unwrap_or_default();
+        println!("  again, with all that happened: cargo xtask sim SEED {flags}");
+    }
+    let is_figure = |line: &&str| line.starts_with("catalogs ") || line.starts_with("crowd: ");
+    for line in text.lines().filter(is_figure) {
+        println!("{line}");
     }
     println!(
         "seeds {from}..{to} at {commit}: {} failed, {:.0} simulated seconds in {:.1} s, {:.0} a second",

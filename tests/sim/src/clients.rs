@@ -453,7 +453,7 @@ impl Client {
                 state.generations
             });
             let called = self.world.now();
-            let stream = stream(archive(generation));
+            let stream = stream(pieces(&archive(generation)));
             let call = front.cluster.restore(RestoreOptions::default(), stream);
             let told = self.world.ask(&front, PATIENCE * 2, call).await;
             let told = match told {
@@ -528,17 +528,22 @@ const READ_PATIENCE: Duration = Duration::from_millis(1500);
 /// How often clients ask some server or other rather than the leader.
 const ANYWHERE: f64 = 0.6;
 
-/// A stream of these bytes in small pieces.
-fn stream(bytes: Vec<u8>) -> ByteStream {
+/// A stream of these pieces.
+pub(crate) fn stream(pieces: Vec<Bytes>) -> ByteStream {
     let (sender, stream) = byte_stream();
     tokio::spawn(async move {
-        for piece in bytes.chunks(64 << 10) {
-            if !sender.send(Ok(Bytes::copy_from_slice(piece))).await {
+        for piece in pieces {
+            if !sender.send(Ok(piece)).await {
                 break;
             }
         }
     });
     stream
+}
+
+/// These bytes in small pieces.
+pub(crate) fn pieces(bytes: &[u8]) -> Vec<Bytes> {
+    bytes.chunks(64 << 10).map(Bytes::copy_from_slice).collect()
 }
 
 fn row_of(world: &World, entry: &KvEntry) -> Row {

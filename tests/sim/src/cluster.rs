@@ -152,6 +152,30 @@ impl Cluster {
         }
     }
 
+    /// The same, but its servers find each other by themselves.
+    pub(crate) fn with_gossip(self) -> Self {
+        Self {
+            has_gossip: true,
+            ..self
+        }
+    }
+
+    /// Whether the servers find each other by themselves.
+    pub(crate) fn has_gossip(&self) -> bool {
+        self.has_gossip
+    }
+
+    /// Whether to the servers a member has failed, and none of them knows that it has left.
+    pub(crate) fn takes_for_failed(&self, name: &[u8]) -> bool {
+        let name = String::from_utf8_lossy(name);
+        let seen = self.places.iter().filter_map(|at| {
+            let member = at.gossip.as_ref()?.member(&name)?;
+            Some(member.status)
+        });
+        let seen: Vec<gossip::Status> = seen.collect();
+        seen.contains(&gossip::Status::Failed) && !seen.contains(&gossip::Status::Left)
+    }
+
     /// Starts all servers, and makes a cluster of them.
     pub(crate) async fn bootstrap(&mut self) {
         for place in 0..self.places.len() {

@@ -7,6 +7,7 @@
 //! Start with [`history`], what clients saw, and [`check`], what must be true of it; neither knows of servers.
 //! `life.rs` tells one life from beginning to end; `cluster.rs` is the servers, `network.rs` what lies between them,
 //! `faults.rs` what goes wrong, `clients.rs` who asks.
+//! [`run_agents`] is another kind of life, in which the clients are agents that keep the catalog true: see `agents`.
 //! A new fault is a line in `faults.rs`; a new promise a function in [`check`].
 //!
 //! What is deliberately absent: HTTP, sockets, threads and processes, which `crates/consul/tests` are for.
@@ -14,6 +15,7 @@
 pub mod check;
 pub mod history;
 
+mod agents;
 pub mod archive;
 mod clients;
 mod cluster;
@@ -22,5 +24,6 @@ mod life;
 mod network;
 mod world;
 
+pub use agents::{AgentsReport, Crowd, crowd, run_agents};
 pub use cluster::Counts;
 pub use life::{Failure, Plan, Report, run};

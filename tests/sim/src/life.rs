@@ -78,6 +78,14 @@ const PEACE: Duration = Duration::from_secs(12);
 /// # Errors
 /// The first promise that was broken.
 pub fn run(plan: Plan) -> Result<Report, Box<Failure>> {
+    block_on(plan, live(plan))
+}
+
+/// Runs one life on a clock of its own; it says what it was like, and the hash of all that happened.
+pub(crate) fn block_on<T>(
+    plan: Plan,
+    life: impl Future<Output = (Result<T, Violation>, u64)>,
+) -> Result<T, Box<Failure>> {
     let failure = |violation, hash| {
         Box::new(Failure {
             seed: plan.seed,
@@ -90,7 +98,7 @@ pub fn run(plan: Plan) -> Result<Report, Box<Failure>> {
         .start_paused(true)
         .build()
         .map_err(|error| failure(Violation::new("the simulation runs", error.to_string()), 0))?;
-    let (outcome, hash) = runtime.block_on(Box::pin(live(plan)));
+    let (outcome, hash) = runtime.block_on(Box::pin(life));
     outcome.map_err(|violation| failure(violation, hash))
 }
 
@@ -201,7 +209,7 @@ async fn go_through(
 }
 
 /// When nothing goes wrong any more, a leader is found within ten election timeouts.
-async fn has_leader_soon(world: &World, cluster: &Cluster) -> Result<(), Violation> {
+pub(crate) async fn has_leader_soon(world: &World, cluster: &Cluster) -> Result<(), Violation> {
     let end = Instant::now() + ELECTION_MAX * 10;
     while world.leader().is_none() {
         if Instant::now() > end {

@@ -1,8 +1,9 @@
 //! What must be true of every history, whatever went wrong meanwhile.
 //!
-//! Each file is one promise; [`check`] goes through the list.
+//! Each file is one promise; [`check`] goes through the list, and [`catalog`] is asked by lives with agents.
 //! To add one, write a function from [`History`] to [`Violation`] and a line in `PROMISES`.
 
+pub mod catalog;
 mod linear;
 mod order;
 mod survival;
