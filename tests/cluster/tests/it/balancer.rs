@@ -29,6 +29,7 @@ const REQUESTS: usize = 40;
 struct Origin {
     name: String,
     address: SocketAddr,
+    is_sick: Arc<AtomicBool>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,19 +39,26 @@ impl Origin {
         let listener = TcpListener::bind((ip, 0)).expect("an address with a free port");
         let address = listener.local_addr().expect("a bound socket has one");
         let ends = Arc::new(AtomicBool::new(false));
-        let (told, body) = (ends.clone(), name.to_owned());
+        let is_sick = Arc::new(AtomicBool::new(false));
+        let (told, sick, body) = (ends.clone(), is_sick.clone(), name.to_owned());
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if told.load(Ordering::Relaxed) {
                     return;
                 }
+                let status = if sick.load(Ordering::Relaxed) {
+                    "500 Internal Server Error"
+                } else {
+                    "200 OK"
+                };
                 // Whoever hung up has no use for an answer.
-                let _ = stream.and_then(|stream| answer(stream, &body));
+                let _ = stream.and_then(|stream| answer(stream, status, &body));
             }
         });
         Self {
             name: name.to_owned(),
             address,
+            is_sick,
             ends,
             thread: Some(thread),
         }
@@ -58,7 +66,7 @@ impl Origin {
 }
 
 /// One request, one answer, and no more on this connection, so that nobody keeps others waiting.
-fn answer(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, status: &str, body: &str) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut line = String::new();
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -68,7 +76,7 @@ fn answer(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -348,6 +356,55 @@ fn a_balancer_follows_what_becomes_of_services() {
         &["a", "e"],
         "it is back, and knows its services and their states",
     );
+}
+
+#[test]
+fn a_balancer_follows_web_servers_and_configuration_files() {
+    let Some(program) = tool("haproxy") else {
+        return;
+    };
+    let origins = ["a", "b"].map(|name| (0, Origin::start(name, own_address())));
+    let defined = origins.each_ref().map(|(_, origin)| {
+        json!({
+            "id": origin.name, "name": "web", "port": origin.address.port(),
+            "address": origin.address.ip().to_string(),
+            "check": {"http": format!("http://{}/", origin.address), "interval": "1s"},
+        })
+    });
+    let cluster = Cluster::form(&Plan::servers(1).with(&json!({"services": [defined[0]]})));
+    let mut scene = Scene {
+        balancer: Balancer::start(&program, "udp", "", &cluster.agents),
+        origins: origins.into(),
+        cluster,
+    };
+    let reload = |scene: &Scene, services: &[Value]| {
+        let agent = &scene.cluster.agents[0];
+        let text = std::fs::read(agent.file()).expect("the file that it was started with");
+        let mut settings: Value = serde_json::from_slice(&text).expect("it is JSON");
+        settings["services"] = json!(services);
+        std::fs::write(agent.file(), settings.to_string()).expect("writing a file of our own");
+        agent.hang_up();
+    };
+    let set_sick = |scene: &Scene, name: &str, is_sick: bool| {
+        scene
+            .origin(name)
+            .1
+            .is_sick
+            .store(is_sick, Ordering::Relaxed);
+    };
+    scene.reaches(&["a"], "one is in the configuration");
+    reload(&scene, &defined);
+    scene.reaches(&["a", "b"], "two are, and it was read again");
+    set_sick(&scene, "a", true);
+    scene.reaches(&["b"], "one answers that it failed");
+    reload(&scene, &defined);
+    scene.reaches(&["b"], "the same was read again");
+    set_sick(&scene, "a", false);
+    scene.reaches(&["a", "b"], "it is well again");
+    scene.origins.pop();
+    scene.reaches(&["a"], "one is gone");
+    reload(&scene, &defined[1..]);
+    scene.reaches(&[], "only that one is in the configuration");
 }
 
 #[test]
