@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::checkpoint;
 use crate::disk::Disk;
 use crate::durable;
+use crate::figures;
 use crate::log::Log;
 use crate::raft::machine::{Board, CheckpointFile, FrozenAt, to_file_meta};
 use crate::raft::{Raft, SnapshotMeta, from_log_id};
@@ -91,8 +92,12 @@ impl Checkpointer {
         if self.board.checkpoint() == meta.last_log_id.map(from_log_id) {
             return Ok(());
         }
+        let began = Instant::now();
         let file = match self.write(frozen, &meta).await {
-            Ok(file) => file,
+            Ok(file) => {
+                figures::note(&figures::PERSIST, began);
+                file
+            }
             Err(error) => {
                 // On a full disk half a checkpoint takes the room that the log needs. It may have its name already.
                 let _ = self.disk.remove(TEMPORARY_FILE);
@@ -110,7 +115,11 @@ impl Checkpointer {
         wait.metrics(|metrics| metrics.snapshot >= last, "checkpoint")
             .await
             .map_err(io::Error::other)?;
-        self.drop_log(&meta).await
+        figures::note(&figures::SNAPSHOT, began);
+        let began = Instant::now();
+        let dropped = self.drop_log(&meta).await;
+        figures::note(&figures::COMPACT, began);
+        dropped
     }
 
     async fn write(

@@ -21,6 +21,7 @@ use crate::config::{Config, ConfigError};
 use crate::contact::Contact;
 use crate::disk::Disk;
 use crate::durable;
+use crate::figures;
 use crate::inbox::Inbox;
 use crate::log::{Log, Sizes, recover, writer};
 use crate::lost_tail::LostTail;
@@ -560,11 +561,17 @@ impl Consensus {
             // The library would take it and never come to an end.
             return Err(ProposeError::NotLeader { leader: None });
         }
-        tokio::select! {
+        let began = tokio::time::Instant::now();
+        figures::APPLY.increment(1);
+        let proposed = tokio::select! {
             biased;
             proposed = self.propose_unbounded(command) => proposed,
             () = member.standing.aside() => Err(ProposeError::OutcomeUnknown),
+        };
+        if proposed.is_ok() {
+            figures::note(&figures::COMMIT, began);
         }
+        proposed
     }
 
     async fn propose_unbounded(&self, command: Bytes) -> Result<Proposed, ProposeError> {
@@ -610,6 +617,7 @@ impl Consensus {
     /// Returns when this server has proved that it led after the call began, and has applied all that was committed
     /// then: a read that follows sees every write that was acknowledged before. All that wait share one round.
     pub async fn read_barrier(&self) -> Result<(), BarrierError> {
+        figures::VERIFY.increment(1);
         if self.member.standing.is_aside() {
             return Err(BarrierError::NotLeader { leader: None });
         }
@@ -987,6 +995,7 @@ fn watch_leadership(
     let mut metrics = raft.server_metrics();
     let standing = standing.clone();
     tasks.spawn(async move {
+        let mut stood = false;
         loop {
             let mut restanding = pin!(standing.changed());
             // From here on no change of it is missed.
@@ -995,6 +1004,12 @@ fn watch_leadership(
                 let metrics = metrics.borrow_and_update();
                 let membership = metrics.membership_config.membership();
                 addresses.update(membership);
+                let stands = metrics.state == ServerState::Candidate;
+                if stands && !std::mem::replace(&mut stood, stands) {
+                    figures::SILENCE.increment(1);
+                    figures::CANDIDATE.increment(1);
+                }
+                stood = stands;
                 let term = metrics.vote.leader_id.term;
                 let is_leader = metrics.state == ServerState::Leader;
                 let makes_room = is_leader && !standing.may_lead(term);

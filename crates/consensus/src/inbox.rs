@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::checkpoint::Fingerprint;
 use crate::contact::Contact;
 use crate::disk::Disk;
+use crate::figures;
 use crate::log::{EntryId, Log};
 use crate::lost_tail::LostTail;
 use crate::peer::NodeId;
@@ -87,7 +88,14 @@ impl Inbox {
 
     pub(crate) async fn handle(&self, message: Bytes) -> Bytes {
         let response = match Envelope::decode(&message) {
-            Ok(envelope) if envelope.to == self.id => self.answer(envelope.request).await,
+            Ok(envelope) if envelope.to == self.id => {
+                let (timing, began) = (figures::asked(&envelope.request), Instant::now());
+                let response = self.answer(envelope.request).await;
+                if let Some(timing) = timing {
+                    figures::note(timing, began);
+                }
+                response
+            }
             Ok(envelope) => {
                 Response::Refused(format!("this is server {}, not {}", self.id, envelope.to))
             }

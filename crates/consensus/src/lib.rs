@@ -27,6 +27,7 @@ mod checkpoint;
 mod checkpointer;
 mod contact;
 mod durable;
+mod figures;
 mod identity;
 mod inbox;
 mod log;

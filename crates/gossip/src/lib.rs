@@ -21,6 +21,7 @@ mod driver;
 mod event;
 mod exchange;
 mod fields;
+mod figures;
 mod handle;
 mod identity;
 mod item;

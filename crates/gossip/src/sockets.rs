@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::connections::{Connections, Place};
+use crate::figures;
 use crate::keyring::{Change, Changed};
 use crate::known::{Write, Written};
 use crate::network::{
@@ -83,6 +84,7 @@ impl Sockets {
     }
 
     fn datagram(buffer: &[u8], (length, from): (usize, SocketAddr)) -> Arrival {
+        figures::UDP_RECEIVED.increment(length as u64);
         Arrival::Datagram {
             from,
             bytes: Bytes::copy_from_slice(&buffer[..length]),
@@ -97,8 +99,9 @@ impl Network for Sockets {
 
     fn send(&self, to: SocketAddr, datagram: Bytes) {
         // A full buffer or a missing route loses it, as any network may.
-        if let Err(error) = self.udp.try_send_to(&datagram, to) {
-            tracing::trace!(%to, %error, "a datagram was not sent");
+        match self.udp.try_send_to(&datagram, to) {
+            Ok(length) => figures::UDP_SENT.increment(length as u64),
+            Err(error) => tracing::trace!(%to, %error, "a datagram was not sent"),
         }
     }
 
@@ -111,6 +114,7 @@ impl Network for Sockets {
         Box::pin(async move {
             let exchange = async {
                 let mut stream = TcpStream::connect(to).await?;
+                figures::TCP_CONNECT.increment(1);
                 write_frame(&mut stream, &request).await?;
                 read_frame(&mut stream).await
             };
@@ -203,6 +207,7 @@ async fn accept(
                 continue;
             }
         };
+        figures::TCP_ACCEPT.increment(1);
         let place = loop {
             match open.place(from.ip()) {
                 Some(place) => break place,
@@ -281,6 +286,7 @@ async fn write_frame(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     stream.write_all(&length.to_be_bytes()).await?;
     stream.write_all(bytes).await?;
+    figures::TCP_SENT.increment(bytes.len() as u64 + 4);
     stream.shutdown().await
 }
 

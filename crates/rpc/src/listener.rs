@@ -116,6 +116,7 @@ impl Listener {
                     is_full = false;
                     match sources.seat(peer.ip()) {
                         Ok(seat) => {
+                            metrics::counter!("consul.rpc.accept_conn").increment(1);
                             let _ = stream.set_nodelay(true);
                             connections.spawn(Arc::clone(&gate).take(stream, peer, seat));
                         }
@@ -194,7 +195,10 @@ impl Gate {
     async fn take(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
         match self.admit(stream, &seat).await {
             Ok(why) => tracing::debug!("the connection from {peer} ended: {why}"),
-            Err(Turned(why)) => tracing::warn!("closed a connection from {peer}: {why}"),
+            Err(Turned(why)) => {
+                metrics::counter!("consul.rpc.request_error").increment(1);
+                tracing::warn!("closed a connection from {peer}: {why}");
+            }
         }
     }
 
@@ -249,6 +253,9 @@ impl Gate {
             return Err(
                 "it wants to speak Raft without a server's certificate, which verify_server_hostname asks for".into(),
             );
+        }
+        if protocol == Protocol::Log {
+            metrics::counter!("consul.rpc.raft_handoff").increment(1);
         }
         let serve = Arc::clone(&self.serve);
         Ok(match protocol {

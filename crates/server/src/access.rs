@@ -2,8 +2,10 @@
 
 use model::{ANONYMOUS, AclInfo, Authority, Error, MANAGEMENT, Need, Text};
 use store::{Read, View, Watch};
+use tokio::time::Instant;
 
 use crate::Config;
+use crate::figures;
 
 /// Ids that name built-in policies of the original and can't be used as tokens.
 pub(crate) const ROOT_IDS: [&str; 3] = ["allow", "deny", "manage"];
@@ -18,10 +20,13 @@ pub(crate) fn authorise(
     if !config.acl_enabled {
         return Ok(Authority::Management);
     }
+    let began = Instant::now();
+    let resolved = resolve(view, token);
+    figures::note(&figures::TOKENS, began);
     let authority = match need {
         // Such questions are answered whoever asks, also with a token that doesn't exist.
-        Need::Nothing => resolve(view, token).unwrap_or(Authority::Client),
-        Need::Token | Need::Management => resolve(view, token)?,
+        Need::Nothing => resolved.unwrap_or(Authority::Client),
+        Need::Token | Need::Management => resolved?,
     };
     match (need, authority) {
         (Need::Management, Authority::Client) => Err(Error::PermissionDenied),

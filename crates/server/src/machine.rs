@@ -7,6 +7,9 @@ use consensus::{Committed, Frozen, MachineError, Payload, Reply, StateMachine};
 use model::Entry;
 use store::{Effect, Store, View};
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::figures;
 
 /// Applies committed entries to the store and says when the state was replaced.
 pub(crate) struct Machine {
@@ -41,7 +44,9 @@ impl StateMachine for Machine {
             };
             let entry: Entry = wire::compact::from_slice(&bytes)
                 .map_err(|error| MachineError::new(format!("entry {index} of the log: {error}")))?;
+            let (timing, began) = (figures::applied(&entry.command), Instant::now());
             let applied = self.store.apply(index, term, entry);
+            figures::note(timing, began);
             replaced |= applied
                 .effects
                 .iter()

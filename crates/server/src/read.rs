@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::access::authorise;
 use crate::core::Core;
+use crate::figures;
 use crate::registry;
 use crate::route::{self, Errand, Forwarded, Turn};
 
@@ -68,6 +69,8 @@ async fn answer(
     deadline: Option<Instant>,
 ) -> Result<Answered<Answer>, Error> {
     loop {
+        let began = Instant::now();
+        figures::QUERIES.increment(1);
         be_fresh(core, options.consistency).await?;
         let view = core.shared.view();
         let authority = authorise(&core.config, &view, &options.token, question.need())?;
@@ -79,6 +82,7 @@ async fn answer(
         let mut found = registry::ask(question, &view, &mut watch);
         let due = deadline.is_none_or(|at| Instant::now() >= at);
         if due || found.is_news(options.index) {
+            figures::answered(question, &found.answer, began);
             found.answer.filter(authority);
             return Ok(Answered {
                 meta: meta(core, found.index),
@@ -108,10 +112,10 @@ async fn be_fresh(core: &Core, consistency: Consistency) -> Result<(), Error> {
             if !core.leads() {
                 return Err(Error::NoLeader);
             }
-            core.consensus
-                .read_barrier()
-                .await
-                .map_err(|_| Error::NoLeader)
+            let began = Instant::now();
+            let passed = core.consensus.read_barrier().await;
+            figures::note(&figures::CONSISTENT, began);
+            passed.map_err(|_| Error::NoLeader)
         }
     }
 }

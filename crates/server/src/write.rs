@@ -4,9 +4,11 @@ use bytes::Bytes;
 use consensus::ProposeError;
 use model::{ApplyResult, Command, Entry, Error, Reply};
 use rpc::{Hop, Refusal, Request, Response, WriteOptions};
+use tokio::time::Instant;
 
 use crate::access::authorise;
 use crate::core::Core;
+use crate::figures;
 use crate::route::{self, Errand, Forwarded, Turn};
 use crate::settle;
 
@@ -49,6 +51,7 @@ async fn write_here(
     mut command: Command,
     options: &WriteOptions,
 ) -> Result<Reply, Error> {
+    let began = Instant::now();
     authorise(
         &core.config,
         &core.shared.view(),
@@ -57,7 +60,12 @@ async fn write_here(
     )?;
     settle::settle(core, &mut command)?;
     let is_of_the_catalog = matches!(command, Command::Register(_) | Command::Deregister(_));
-    match propose(core, command).await {
+    let timing = figures::accepted(&command);
+    let proposed = propose(core, command).await;
+    if let Some(timing) = timing {
+        figures::note(timing, began);
+    }
+    match proposed {
         // The original does not tell its clients what the catalog refuses, because it drops that answer of its state
         // machine; clients have come to rely on their 200.
         Err(error @ (Error::Invalid(_) | Error::NotFound(_))) if is_of_the_catalog => {

@@ -10,12 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::time::Instant;
 
 use super::record::{self, Record};
 use super::segment::{self, Header, SEGMENT_HEADER, Segment};
 use super::{Done, EntryId, Log, Operation, Shared, State};
 use crate::disk::{File, Workers};
 use crate::durable;
+use crate::figures;
 use crate::tasks::Tasks;
 
 /// Bytes after which a group is closed; more would make the first in it wait for the last.
@@ -291,8 +293,10 @@ impl Writer {
             );
             self.marked = Some(committed);
         }
+        let began = Instant::now();
         self.file.write_at(self.end, &self.group)?;
         self.sync(&*Arc::clone(&self.file)).await?;
+        figures::note(&figures::DISPATCH, began);
         self.end += self.group.len() as u64;
         let bytes = self.group.len() as u64;
         self.group.clear();

@@ -7,10 +7,12 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{Answer, LogId, SnapshotMeta, StoredMembership, Types, codec, from_log_id, to_log_id};
 use crate::checkpoint;
 use crate::disk::{Disk, File, Workers};
+use crate::figures;
 use crate::log::{EntryId, Log};
 use crate::machine::{Committed, Frozen, MachineError, Payload, StateMachine};
 use crate::tasks;
@@ -311,7 +313,9 @@ impl Machine {
     /// Takes a frozen view for a checkpoint.
     pub(crate) fn freeze(&mut self) -> Option<FrozenAt> {
         let last_log_id = self.applied?;
+        let began = Instant::now();
         let frozen = self.machine().as_mut()?.freeze()?;
+        figures::note(&figures::FSM_SNAPSHOT, began);
         self.board.froze();
         let meta = SnapshotMeta {
             last_log_id: Some(last_log_id),
@@ -478,9 +482,11 @@ impl RaftStateMachine<Types> for Machine {
                     .machine()
                     .as_mut()
                     .ok_or_else(|| io::Error::other("the state is lost"))?;
+                let began = Instant::now();
                 let replies = machine
                     .apply(std::mem::take(&mut batch))
                     .map_err(|error| io::Error::other(error.reason))?;
+                figures::note(&figures::FSM_APPLY, began);
                 if replies.len() != count {
                     return Err(io::Error::other(
                         "the state machine did not answer each entry",
@@ -541,7 +547,9 @@ impl RaftStateMachine<Types> for Machine {
             let outcome = install(&mut *machine, file, &title);
             Ok((machine, outcome))
         };
+        let began = Instant::now();
         let (machine, outcome) = tasks::blocking(&self.disk, restore).await?;
+        figures::note(&figures::FSM_RESTORE, began);
         *self.machine() = Some(machine);
         match outcome {
             Ok(_) => {}

@@ -15,11 +15,13 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tokio::time::Instant;
 
 use super::codec::{Chunk, Envelope, Malformed, Request, Response};
 use super::machine::CheckpointFile;
 use super::{Address, Membership, Types, Vote, from_log_id};
 use crate::checkpoint;
+use crate::figures::{self, OfPeer};
 use crate::peer::{NodeId, Peer};
 use crate::standing::Standing;
 use crate::transport::{Transport, TransportError};
@@ -88,6 +90,7 @@ impl Addresses {
 pub(crate) struct Connection {
     network: Network,
     peer: Peer,
+    figures: OfPeer,
 }
 
 impl std::fmt::Debug for Network {
@@ -104,6 +107,7 @@ impl RaftNetworkFactory<Types> for Network {
     async fn new_client(&mut self, target: NodeId, node: &Address) -> Connection {
         Connection {
             network: self.clone(),
+            figures: OfPeer::new(&node.address),
             peer: to_peer(target, node),
         }
     }
@@ -191,11 +195,18 @@ impl RaftNetworkV2<Types> for Connection {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let timeout = self.network.timeout;
-        match self
+        let (began, count) = (Instant::now(), rpc.entries.len());
+        let answer = self
             .network
             .call(&self.peer, Request::Append(rpc), timeout)
-            .await?
-        {
+            .await;
+        if count == 0 {
+            figures::note(&self.figures.heartbeat, began);
+        } else {
+            figures::note(&self.figures.append, began);
+            self.figures.entries.increment(count as u64);
+        }
+        match answer? {
             Response::Append(response) => Ok(response),
             Response::Stranger => {
                 let introduction = Request::Introduce(self.network.me.clone());
@@ -213,11 +224,13 @@ impl RaftNetworkV2<Types> for Connection {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self
+        let began = Instant::now();
+        let answer = self
             .network
             .call(&self.peer, Request::Vote(rpc), option.hard_ttl())
-            .await?
-        {
+            .await;
+        figures::note(&figures::ELECT, began);
+        match answer? {
             Response::Vote(response) => Ok(response),
             _ => Err(unexpected()),
         }
@@ -251,10 +264,14 @@ impl RaftNetworkV2<Types> for Connection {
             .map(from_log_id)
             .unwrap_or_default();
         let send = self.send_checkpoint(vote, last, snapshot.snapshot);
+        let began = Instant::now();
         tokio::select! {
             biased;
             closed = cancel => Err(closed.into()),
-            sent = send => sent,
+            sent = send => {
+                figures::note(&self.figures.install, began);
+                sent
+            }
         }
     }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::mpsc;
@@ -179,6 +180,91 @@ fn gauges_go_up_and_down_and_counters_up() {
     assert_eq!(totals.gauges[0].value, 3.0);
     assert_eq!(totals.counters[0].sum, 7.0);
     assert_eq!((totals.samples[0].count, totals.samples[0].sum), (1, 1.5));
+}
+
+/// The manual lists what the sources count and time, with its kind and labels, and nothing else.
+#[test]
+fn the_manual_lists_every_name() {
+    const MANUAL: &str = include_str!("../../../../docs/telemetry.md");
+    /// Names that are not written out where they are used.
+    const MADE: [&str; 14] = [
+        "consul.dns.domain_query.<node> sample –",
+        "consul.dns.ptr_query.<node> sample –",
+        "consul.http.<VERB>.<path> sample –",
+        "consul.telemetry.lost counter –",
+        "raft.state.follower counter –",
+        "raft.state.leader counter –",
+        "serf.events counter –",
+        "serf.member.failed counter –",
+        "serf.member.join counter –",
+        "serf.member.leaving counter –",
+        "serf.member.left counter –",
+        "serf.member.reap counter –",
+        "serf.member.update counter –",
+        "serf.missed counter –",
+    ];
+    let listed: BTreeSet<String> = MANUAL
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let name = cells[0].strip_prefix('`')?.strip_suffix('`')?;
+            let [kind, labels, _] = cells.get(1..)? else {
+                return None;
+            };
+            Some(format!("{name} {kind} {labels}"))
+        })
+        .collect();
+    let mut used: BTreeSet<String> = MADE.map(str::to_owned).into();
+    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for package in std::fs::read_dir(crates).unwrap() {
+        sources(&package.unwrap().path().join("src"), &mut |text| {
+            for (call, kind) in [
+                ("counter!(", "counter"),
+                ("gauge!(", "gauge"),
+                ("histogram!(", "sample"),
+            ] {
+                for rest in text.split(call).skip(1) {
+                    let ends = [").", ");", "),\n"];
+                    let end = ends.iter().filter_map(|end| rest.find(end)).min();
+                    let arguments = &rest[..end.unwrap_or(rest.len())];
+                    let mut quoted = arguments.trim_start().split('"');
+                    if quoted.next() != Some("") {
+                        continue;
+                    }
+                    let name = quoted.next().unwrap();
+                    let parts = arguments.rsplit(" =>").skip(1);
+                    let mut labels: Vec<&str> = parts
+                        .filter_map(|part| part.trim_end_matches('"').rsplit('"').next())
+                        .collect();
+                    labels.reverse();
+                    let labels = if labels.is_empty() {
+                        "–".to_owned()
+                    } else {
+                        labels.join(", ")
+                    };
+                    used.insert(format!("{name} {kind} {labels}"));
+                }
+            }
+        });
+    }
+    let missing: Vec<_> = used.difference(&listed).collect();
+    let invented: Vec<_> = listed.difference(&used).collect();
+    assert!(
+        missing.is_empty() && invented.is_empty(),
+        "missing: {missing:#?}, invented: {invented:#?}"
+    );
+}
+
+/// Shows the text of each source that is not of tests alone.
+fn sources(folder: &std::path::Path, show: &mut impl FnMut(&str)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, show);
+        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
+            show(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
 }
 
 /// A registry that tells a socket of this test.

@@ -20,21 +20,18 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Looks at the figures again and again.
 pub(super) async fn look(gossip: Gossip, server: Option<Arc<Server>>) {
     let tasks = Handle::current().metrics();
-    let mut written = 0;
     loop {
         metrics::gauge!("runtime.num_goroutines").set(small(tasks.num_alive_tasks()));
-        if let Some(bytes) = resident_bytes() {
+        if let Some(bytes) = memory("VmRSS:") {
             metrics::gauge!("runtime.sys_bytes").set(small(bytes));
+        }
+        if let Some(bytes) = memory("RssAnon:") {
+            metrics::gauge!("runtime.alloc_bytes").set(small(bytes));
         }
         let stats = gossip.stats();
         metrics::gauge!("memberlist.health.score").set(f64::from(stats.health_score));
         if let Some(server) = &server {
             let log = server.status().log;
-            let now = log.entries_written;
-            if now > written {
-                metrics::counter!("raft.leader.dispatchLog").increment(now - written);
-            }
-            written = now;
             if let Some(ago) = log.last_contact {
                 metrics::gauge!("raft.lastContact").set(ago.as_secs_f64() * 1000.0);
             }
@@ -49,12 +46,10 @@ fn small(count: usize) -> f64 {
     count as f64
 }
 
-/// The memory that this process occupies, where the system tells.
-fn resident_bytes() -> Option<usize> {
+/// The memory of a kind that this process occupies, in bytes, where the system tells.
+fn memory(kind: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(kind))?;
     let kibibytes: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -105,14 +100,10 @@ pub(super) struct Counted(pub(super) Arc<dyn Serve>);
 
 /// Made once: somebody asks for each request.
 static REQUESTS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("consul.rpc.request"));
-static QUERIES: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("consul.rpc.query"));
 
 impl Serve for Counted {
     fn serve(&self, hop: Hop, request: Request) -> BoxFuture<'static, Result<Response, Refusal>> {
         REQUESTS.increment(1);
-        if matches!(request, Request::Read(..)) {
-            QUERIES.increment(1);
-        }
         self.0.serve(hop, request)
     }
 
@@ -175,6 +166,6 @@ mod tests {
 
     #[test]
     fn this_process_occupies_memory() {
-        assert!(resident_bytes().is_none_or(|bytes| bytes > 1 << 20));
+        assert!(memory("VmRSS:").is_none_or(|bytes| bytes > 1 << 20));
     }
 }

@@ -31,6 +31,7 @@ use crate::coordinate::{Client, Coordinate};
 use crate::event::{Event, UserEvent};
 use crate::exchange::{Clocks, EventKey, KeyAnswer, Request};
 use crate::fields::Malformed;
+use crate::figures;
 use crate::handle::{KeyOperation, Shown, Stats};
 use crate::identity::{Id, Identity};
 use crate::item::{Alive, Down, Item, Leave, Record};
@@ -549,7 +550,11 @@ impl Pool {
         if self.knows_already(kind, content) {
             return Ok(None);
         }
-        match Item::decode(kind, content)? {
+        let item = Item::decode(kind, content)?;
+        if let Some(item) = &item {
+            figures::heard(item);
+        }
+        match item {
             Some(Item::Alive(alive)) => {
                 let generation = alive.identity.generation;
                 self.hear_alive(now, &alive, generation);

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use self::reconcile::{Subject, Sweep};
 
 use crate::core::Core;
+use crate::figures;
 use crate::restore;
 
 /// How long after a failure the duties are tried again.
@@ -69,10 +70,12 @@ async fn lead(core: &Core, term: u64) {
             .await;
     };
     let work = async {
+        let began = Instant::now();
         while let Err(error) = core.consensus.read_barrier().await {
             tracing::warn!("cannot catch up as the leader of term {term}: {error}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        figures::note(&figures::BARRIER, began);
         core.set_ready(term);
         tracing::info!("leader of term {term}");
         announce(core).await;
@@ -192,8 +195,8 @@ async fn go_through(core: &Core, sweep: &mut Sweep) -> Result<(), (&'static str,
     acl::run(core)
         .await
         .map_err(failed("make sure of tokens"))?;
-    sweep
-        .run(core)
-        .await
-        .map_err(failed("bring the members into the catalog"))
+    let began = Instant::now();
+    let swept = sweep.run(core).await;
+    figures::note(&figures::RECONCILE, began);
+    swept.map_err(failed("bring the members into the catalog"))
 }

@@ -26,6 +26,7 @@ use super::INTERVAL;
 use crate::Config;
 use crate::core::Core;
 use crate::directory::{self, Known};
+use crate::figures;
 use crate::write::propose;
 
 /// Name and id of the service that every server offers.
@@ -105,6 +106,7 @@ impl Subject {
 
 /// Writes what the catalog lacks about this one.
 pub(super) async fn attend(core: &Core, subject: &Subject) -> Result<(), Error> {
+    let began = Instant::now();
     if let Some(command) = plan(subject, &core.shared.view()) {
         match &command {
             Command::Register(_) if subject.state == State::Failed => {
@@ -117,6 +119,7 @@ pub(super) async fn attend(core: &Core, subject: &Subject) -> Result<(), Error> 
         }
         propose(core, command).await?;
     }
+    figures::note(&figures::MEMBER, began);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use model::{Command, Index};
 use tokio::time::Instant;
 
 use crate::core::Core;
+use crate::figures;
 use crate::write::propose;
 
 /// How long a deletion is remembered at least; the original does the same.
@@ -23,7 +24,10 @@ pub(super) async fn run(core: &Core) {
     loop {
         slots.note(Instant::now(), core.shared.view().tombstones_until());
         while let Some(index) = slots.due(Instant::now()) {
-            if let Err(error) = propose(core, Command::TombstoneReap(index)).await {
+            let began = Instant::now();
+            let proposed = propose(core, Command::TombstoneReap(index)).await;
+            figures::note(&figures::REAP, began);
+            if let Err(error) = proposed {
                 tracing::warn!("cannot forget old deletions: {error}; trying again later");
                 break;
             }
