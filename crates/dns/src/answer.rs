@@ -1,6 +1,6 @@
 //! What was found, as records: which of it is shown, under which names, and how much of it fits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::{Node, Placement, Placements, Shown, Text, parse_address};
@@ -202,22 +202,25 @@ impl Zone {
             entries.extend(records.into_iter().map(Entry::alone));
         }
         let mut message = self.empty(asked, Outcome::Found);
+        // What the entries may take, as if no name were shortened; over TCP only the message's end counts.
+        let mut room = None;
         if let Some(bounds) = asked.bounds {
             let authority: usize = message.authority.iter().map(Record::size).sum();
-            let is_trimmed = trim(&mut entries, self.answers_max, bounds, authority);
+            let left = bounds.size.saturating_sub(bounds.overhead + authority);
+            room = Some(left);
+            let is_trimmed = trim(&mut entries, self.answers_max, left);
             message.is_truncated = is_trimmed && self.tells_truncation;
         }
         message.answers.reserve_exact(entries.len());
-        // Several instances on a node have the same address, which is told once.
-        let mut told = BTreeSet::new();
+        message.additional.reserve_exact(entries.len());
+        let size: usize = entries.iter().map(Entry::size).sum();
         for Entry { record, extra } in entries {
             message.answers.push(record);
-            if extra
-                .first()
-                .is_some_and(|first| told.insert(first.name.clone()))
-            {
-                message.additional.extend(extra);
-            }
+            message.additional.extend(extra);
+        }
+        // Instances on one node have the same address. It is told for each: there are clients, HAProxy one of them, that give every additional record to a single answer.
+        if room.is_some_and(|room| size > room) {
+            message.tell_once();
         }
         if message.answers.is_empty() && !message.is_truncated {
             message.authority.push(self.authority(asked.now));
@@ -342,6 +345,15 @@ impl Entry {
         }
     }
 
+    /// Without compression.
+    fn size(&self) -> usize {
+        self.record.size() + self.extra_size()
+    }
+
+    fn extra_size(&self) -> usize {
+        self.extra.iter().map(Record::size).sum()
+    }
+
     /// Whether its extra records are the same as these.
     fn shares_extra(&self, other: &Self) -> bool {
         let (one, other) = (self.extra.first(), other.extra.first());
@@ -349,11 +361,11 @@ impl Entry {
     }
 }
 
-/// Leaves out answers from the end until the rest is within the bounds, and says whether there were any.
-fn trim(entries: &mut Vec<Entry>, count_max: usize, bounds: Bounds, authority: usize) -> bool {
+/// Leaves out answers from the end until the rest fits, what several of them need counted once, and says whether there were any.
+fn trim(entries: &mut Vec<Entry>, count_max: usize, room: usize) -> bool {
     let count = entries.len();
     entries.truncate(count_max);
-    let mut size = bounds.overhead + authority;
+    let mut size = 0;
     let mut fitting = 0;
     for (place, entry) in entries.iter().enumerate() {
         size += entry.record.size();
@@ -361,9 +373,9 @@ fn trim(entries: &mut Vec<Entry>, count_max: usize, bounds: Bounds, authority: u
             .iter()
             .any(|before| before.shares_extra(entry))
         {
-            size += entry.extra.iter().map(Record::size).sum::<usize>();
+            size += entry.extra_size();
         }
-        if size > bounds.size {
+        if size > room {
             break;
         }
         fitting = place + 1;

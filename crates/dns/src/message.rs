@@ -2,6 +2,7 @@
 //!
 //! `hickory-proto` reads what others sent. What we send is written here: the original's bounds are on the size without compression, and the library's writer takes an allocation for every end of a name that it might refer to later, and compares with each of them in turn.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -207,7 +208,7 @@ pub(crate) fn decode_answers(bytes: &[u8], limit: usize) -> Vec<Record> {
 }
 
 /// One thing that is so.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Record {
     /// Of this name.
     pub(crate) name: Name,
@@ -218,7 +219,7 @@ pub(crate) struct Record {
 }
 
 /// What a record says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Data {
     Ipv4(Ipv4Addr),
     Ipv6(Ipv6Addr),
@@ -238,7 +239,7 @@ pub(crate) enum Data {
 }
 
 /// What there is to say about a zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Authority {
     pub(crate) server: Name,
     pub(crate) mailbox: Name,
@@ -314,6 +315,14 @@ impl Message {
             additional: Vec::new(),
         }
     }
+
+    /// Leaves out additional records that are there already.
+    pub(crate) fn tell_once(&mut self) {
+        let mut told = BTreeSet::new();
+        let is_new: Vec<bool> = self.additional.iter().map(|it| told.insert(it)).collect();
+        let mut is_new = is_new.into_iter();
+        self.additional.retain(|_| is_new.next().unwrap_or(false));
+    }
 }
 
 /// How answers are written on this agent.
@@ -336,7 +345,7 @@ pub(crate) fn overhead(request: &Request) -> usize {
 
 /// Writes an answer that is no longer than `limit`.
 ///
-/// What is too long loses what is additional, then answers from the end, and says so.
+/// What is too long loses what it tells twice, then all that is additional, then answers from the end, and says so.
 pub(crate) fn encode(request: &Request, message: Message, style: Style, limit: usize) -> Vec<u8> {
     let bytes = write(request, &message, style);
     if bytes.len() <= limit {
@@ -347,6 +356,13 @@ pub(crate) fn encode(request: &Request, message: Message, style: Style, limit: u
 
 #[cold]
 fn shorten(request: &Request, mut message: Message, style: Style, limit: usize) -> Vec<u8> {
+    if message.additional.len() > 1 {
+        message.tell_once();
+        let bytes = write(request, &message, style);
+        if bytes.len() <= limit {
+            return bytes;
+        }
+    }
     message.additional.clear();
     loop {
         let bytes = write(request, &message, style);

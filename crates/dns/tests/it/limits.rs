@@ -134,9 +134,42 @@ async fn what_looks_the_same_is_told_once() {
         web.service.consul. 0 SRV 1 1 81 foo.node.dc1.consul.
         web.service.consul. 0 SRV 1 1 80 0a000001.addr.dc1.consul.
         additional foo.node.dc1.consul. 0 A 10.0.0.1
+        additional foo.node.dc1.consul. 0 A 10.0.0.1
         additional 0a000001.addr.dc1.consul. 0 A 10.0.0.1
     ";
     check(&face, transcript).await;
+    face.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_is_told_for_every_port_while_that_fits() {
+    let catalog = Catalog::default();
+    catalog.node("foo", "10.0.0.1");
+    for port in 1..=1300 {
+        catalog.service("foo", "many", "", port);
+        if port <= 8 {
+            catalog.service("foo", "web", "", port);
+        }
+    }
+    let config = Config {
+        udp_answer_limit: 8,
+        ..Config::default()
+    };
+    let face = Face::new(&catalog, config);
+    for (question, answers, additionals) in [
+        ("web.service.consul SRV tcp", 8, 8),
+        ("web.service.consul SRV edns=1232", 8, 8),
+        // 36 bytes are not records, 58 an answer, 34 an additional record
+        ("web.service.consul SRV", 7, 1),
+        ("web.service.consul SRV edns=600", 8, 1),
+        // 65,535 bytes take 43 of an answer, but not another 16 for each
+        ("many.service.consul SRV tcp", 1300, 1),
+    ] {
+        let (answer, _) = face.answer(question).await;
+        let told = (answer.answers.len(), answer.additionals.len());
+        assert_eq!(told, (answers, additionals), "{question}");
+        assert!(!answer.metadata.truncation, "{question}");
+    }
     face.stop().await;
 }
 
