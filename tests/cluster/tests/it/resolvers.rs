@@ -1,7 +1,7 @@
 //! Resolvers that hand names in `.consul` on to an agent, as people set them up: dnsmasq, and unbound in both of its ways.
 //!
-//! They talk to the agent in ways of their own (unbound with EDNS and in mixed case, both over TCP when an answer was cut),
-//! and refuse what they don't believe; `dig` sees what is left of it.
+//! They talk to the agent in ways of their own, unbound with EDNS, in mixed case and asking for signatures, both over TCP
+//! when an answer was cut, and refuse what they don't believe; `dig` sees what is left of it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -96,7 +96,10 @@ fn unbound(program: &Path, agent: SocketAddr, ways: [&str; 2]) -> Resolver {
   outgoing-range: 64
   num-queries-per-thread: 32
   do-ip6: no
-  module-config: \"iterator\"
+  module-config: \"validator iterator\"
+  trust-anchor: \". DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\"
+  domain-insecure: \"consul\"
+  domain-insecure: \"10.in-addr.arpa\"
   use-caps-for-id: yes
   local-zone: \"10.in-addr.arpa.\" nodefault
 {zone}:
