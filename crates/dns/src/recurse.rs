@@ -16,8 +16,11 @@ use crate::server::Transport;
 /// Questions that wait for others at a time; each has a socket of its own. Those beyond fail at once.
 const OUTSTANDING_MAX: usize = 512;
 
-/// How long an answer over UDP may be that is passed on.
+/// How long an answer over UDP may be that is asked for.
 const DATAGRAM_MAX: u16 = 4096;
+
+/// How long one may be that is passed on: what is longer has come without its end.
+pub(crate) const TAKEN_MAX: usize = DATAGRAM_MAX as usize;
 
 /// Who is asked, in this order.
 #[derive(Debug)]
@@ -102,7 +105,8 @@ async fn over_udp(address: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind(any).await?;
     socket.connect(address).await?;
     socket.send(query).await?;
-    let mut buffer = vec![0; usize::from(DATAGRAM_MAX)];
+    // With room for a byte too many.
+    let mut buffer = vec![0; TAKEN_MAX + 1];
     loop {
         let length = socket.recv(&mut buffer).await?;
         // Others are thrown away, and the right one may still come.

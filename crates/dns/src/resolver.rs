@@ -20,7 +20,7 @@ use crate::message::{
     self, Decoded, MESSAGE_MAX, Message, Outcome, Question, Record, Request, Style, kind,
 };
 use crate::name::{self, Lookup};
-use crate::recurse::Recursors;
+use crate::recurse::{self, Recursors};
 use crate::server::Transport;
 use crate::zone::Zone;
 
@@ -197,7 +197,9 @@ impl Resolver {
         };
         // Recursion is available, here.
         answer[3] |= 0x80;
-        if transport == Transport::Udp && answer.len() > request.size_taken() {
+        if transport == Transport::Udp
+            && answer.len() > request.size_taken().min(recurse::TAKEN_MAX)
+        {
             return self.truncated(request, &answer);
         }
         answer
@@ -219,10 +221,9 @@ impl Resolver {
         address: Option<std::net::IpAddr>,
     ) -> Option<Message> {
         let question = AddressLookup { address: address? };
-        match self.ask(question, None).await {
-            Ok(node) => Some(self.zone.pointer(asked, &*node?)),
-            Err(_) => Some(Message::of(Outcome::Failed)),
-        }
+        // Most addresses are no node's, so the recursors are asked also while no server answers.
+        let node = self.ask(question, None).await.ok()??;
+        Some(self.zone.pointer(asked, &node))
     }
 
     /// Answers a question about a name in the domain.

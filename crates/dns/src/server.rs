@@ -124,12 +124,18 @@ impl Listener {
         let Self { udp, tcp } = self;
         let resolver = Arc::new(Resolver::new(config, cluster));
         let mut until = pin!(until);
+        // A task of its own: as many datagrams as a task may take in a turn must not keep connections out.
+        let mut accepting = JoinSet::new();
+        let accepted = Arc::clone(&resolver);
+        accepting.spawn(async move { connections(&tcp, &accepted).await });
         tokio::select! {
             biased;
             () = &mut until => {}
             () = datagrams(&udp, &resolver) => {}
-            () = connections(&tcp, &resolver) => {}
+            _ = accepting.join_next() => {}
         }
+        // With it go the connections.
+        accepting.shutdown().await;
     }
 }
 

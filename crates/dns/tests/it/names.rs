@@ -452,7 +452,7 @@ async fn nobody_to_ask() {
         servfail qr aa rd
 
         ? 1.0.0.10.in-addr.arpa PTR
-        servfail qr aa rd
+        servfail qr rd ra
 
         ? 0a000001.addr.consul A
         noerror qr aa rd

@@ -217,7 +217,12 @@ async fn the_first_answer_is_passed_on() {
 #[tokio::test]
 async fn too_much_for_a_datagram() {
     let (face, _recursors) = face(&Catalog::default(), &[Manner::Huge]).await;
-    for (question, size) in [("example.com A", 512), ("example.com A edns=1400", 1400)] {
+    for (question, size) in [
+        ("example.com A", 512),
+        ("example.com A edns=1400", 1400),
+        // more than is taken from the recursor itself, so that its end is missing
+        ("example.com A edns=65535", 4096),
+    ] {
         let (answer, length) = face.answer(question).await;
         assert!(answer.metadata.truncation && length <= size);
         assert!(answer.answers.is_empty());
@@ -243,6 +248,18 @@ async fn nobody_listens() {
     assert_eq!(
         face.ask("9.9.9.9.in-addr.arpa PTR").await,
         "servfail qr rd ra\n"
+    );
+    face.stop().await;
+}
+
+#[tokio::test]
+async fn addresses_backwards_are_found_elsewhere_while_no_server_answers() {
+    let catalog = Catalog::default();
+    catalog.state().is_down = true;
+    let (face, _recursors) = face(&catalog, &[Manner::Proper]).await;
+    assert_eq!(
+        face.ask("9.9.9.9.in-addr.arpa A").await,
+        "noerror qr rd ra\n9.9.9.9.in-addr.arpa. 60 A 192.0.2.7\n"
     );
     face.stop().await;
 }
