@@ -54,7 +54,8 @@ const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 /// The services and checks of this node.
 ///
 /// The catalog doesn't tell ids apart by case, so neither does this: the keys of its maps are lower-cased ids.
-#[derive(Debug, Clone)]
+/// Tokens are all over it, so it and its parts can't be shown.
+#[derive(Clone)]
 pub(super) struct State {
     /// This node, as it is written to the catalog.
     pub(super) node: Node,
@@ -93,17 +94,19 @@ pub(super) struct State {
 }
 
 /// A service of this node.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Offered {
     pub(super) service: Arc<Service>,
     pub(super) token: Text,
     origin: Origin,
     /// Its tags as they were defined, if those of the catalog count instead.
     defined_tags: Option<Option<Vec<Text>>>,
+    /// Whether its tags were defined since the catalog was told last: then those of the catalog are the older ones.
+    pub(super) has_new_tags: bool,
 }
 
 /// A check of this node.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Checked {
     pub(super) check: Arc<Check>,
     pub(super) token: Text,
@@ -139,7 +142,7 @@ enum Origin {
 }
 
 /// Something that the catalog must forget.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Gone {
     pub(super) id: Text,
     pub(super) token: Text,
@@ -261,7 +264,9 @@ impl State {
         kept: Kept,
         now: Instant,
     ) -> Result<(), LocalError> {
+        let mut ids = Vec::with_capacity(kept.states.len());
         for said in kept.states {
+            ids.push(said.id.clone());
             let saved = Saved {
                 status: said.status,
                 output: said.output,
@@ -281,13 +286,16 @@ impl State {
         for definition in kept.checks {
             self.restore_check(definition, now);
         }
-        let said = std::mem::take(&mut self.said);
-        for (key, saved) in said {
-            if self.checks.contains_key(&key) {
-                self.said.insert(key, saved);
-            } else {
-                self.effects.push(Effect::Keep(Edit::NoState(key)));
+        for id in ids {
+            let key = id.lower();
+            if !self.checks.contains_key(&key) {
+                self.said.remove(&key);
+                self.effects.push(Effect::Keep(Edit::NoState(id)));
             }
+        }
+        // Whoever changed tags in the catalog did so after what was loaded was defined.
+        for offered in self.services.values_mut() {
+            offered.has_new_tags = false;
         }
         Ok(())
     }
@@ -329,12 +337,17 @@ impl State {
             .services
             .iter()
             .filter(|(key, offered)| is_defined(offered.origin) && !services.contains(*key));
-        let old: Vec<_> = old.map(|(key, _)| key.clone()).collect();
+        let old: BTreeSet<_> = old.map(|(key, _)| key.clone()).collect();
+        // First the checks, since one may move on to another service with what it said last.
+        for definition in definitions.checks {
+            if old.contains(&definition.service_id.lower()) {
+                let why = LocalError::UnknownServiceOfCheck(definition.service_id.clone());
+                return Err(failed_check(&definition.name, &why));
+            }
+            checks.insert(self.put_defined_check(definition, now)?);
+        }
         for key in old {
             self.remove_service(&key);
-        }
-        for definition in definitions.checks {
-            checks.insert(self.put_defined_check(definition, now)?);
         }
         let old = self
             .checks
@@ -464,8 +477,19 @@ impl State {
                 is_news: !before.is_some_and(|before| is_same(&before)),
             }));
         }
+        let marks = self.queue.marks();
         self.update(&key, status, output, now);
-        Ok(self.queue.position(&Item::Check(key)))
+        Ok(self.position_of_news(&key, marks))
+    }
+
+    /// Where a check waits, if it came up since there were so many marks; else 0: nobody tries to tell of what is no news,
+    /// so nobody may wait for that.
+    fn position_of_news(&self, key: &Text, marks: u64) -> u64 {
+        if self.queue.marks() == marks {
+            0
+        } else {
+            self.queue.position(&Item::Check(key.clone()))
+        }
     }
 
     /// Hears what a runner has found out.
@@ -483,7 +507,7 @@ impl State {
         };
         // One that was told to stop may have spoken just before.
         if checked.generation == generation && checked.is_convinced_by(status) {
-            self.update(&key, status, shortened(output), now);
+            self.update(&key, status, output, now);
         }
     }
 
@@ -536,6 +560,7 @@ impl State {
     ) -> Result<u64, LocalError> {
         let key = definition.id.lower();
         let is_on = self.checks.contains_key(&key);
+        let marks = self.queue.marks();
         match maintenance {
             Maintenance::Begin { reason, token } if !is_on => {
                 let reason = reason.filter(|reason| !reason.is_empty());
@@ -558,7 +583,7 @@ impl State {
             }
             Maintenance::Begin { .. } | Maintenance::End => {}
         }
-        Ok(self.queue.position(&Item::Check(key)))
+        Ok(self.position_of_news(&key, marks))
     }
 
     /// When something happens by itself next.
@@ -646,6 +671,7 @@ impl State {
                 token: Text::default(),
                 origin: Origin::Own,
                 defined_tags: None,
+                has_new_tags: false,
             };
             self.services.insert(key.clone(), offered);
             self.queue.mark(Item::Service(key));
@@ -682,7 +708,7 @@ impl State {
             Some(_) => self.put_check(definition, Origin::File, Before::Stays, now),
             None => Err(not_valid()),
         };
-        put.map_err(|why| LocalError::Refused(format!("Failed to register check '{name}': {why}")))
+        put.map_err(|why| failed_check(&name, &why))
     }
 
     fn restore_service(&mut self, definition: ServiceDefinition, now: Instant) {
@@ -693,24 +719,28 @@ impl State {
             self.effects.push(Effect::Keep(Edit::NoService(id)));
             return;
         }
+        let known = self.effects.len();
         let put = self.put_service(definition, Origin::Api, now);
-        self.keep_no_more_of(&id);
+        self.forget_edits_of(&id, known);
         if let Err(why) = put {
             tracing::warn!("cannot restore service '{id}': {why}");
         }
     }
 
-    /// What was just read from disk need not be written there again.
-    fn keep_no_more_of(&mut self, id: &Text) {
-        self.effects.retain(|effect| match effect {
-            Effect::Keep(Edit::Service { service, .. }) => service.id != *id,
-            Effect::Keep(Edit::Check { check, .. }) => check.check_id != *id,
+    /// What was just read from disk need not be written there again: of the effects beyond those that were `known`.
+    fn forget_edits_of(&mut self, id: &Text, known: usize) {
+        let new = self.effects.split_off(known);
+        let is_edit = |effect: &Effect| match effect {
+            Effect::Keep(Edit::Service { service, .. }) => service.id == *id,
+            Effect::Keep(Edit::Check { check, .. }) => check.check_id == *id,
             Effect::Keep(
                 Edit::State { .. } | Edit::NoService(_) | Edit::NoCheck(_) | Edit::NoState(_),
             )
             | Effect::Run { .. }
-            | Effect::Halt(_) => true,
-        });
+            | Effect::Halt(_) => false,
+        };
+        let new = new.into_iter().filter(|effect| !is_edit(effect));
+        self.effects.extend(new);
     }
 
     fn restore_check(&mut self, mut definition: CheckDefinition, now: Instant) {
@@ -729,8 +759,9 @@ impl State {
             definition.kind = None;
             definition.deregister_after = Duration::ZERO;
         }
+        let known = self.effects.len();
         let put = self.put_check(definition, Origin::Api, Before::Goes, now);
-        self.keep_no_more_of(&id);
+        self.forget_edits_of(&id, known);
         match put {
             Ok(key) if is_silenced => {
                 tracing::warn!("check '{id}' is not run: {}", LocalError::ScriptsRefused);
@@ -826,6 +857,9 @@ impl State {
             // What only a file says again, as a reload does, is no news.
             origin == Origin::File && before.token == token && *before.service == service
         });
+        let has_new_tags = origin == Origin::Api
+            || before
+                .is_none_or(|before| before.has_new_tags || before.service.tags != service.tags);
         if let Some(before) = before {
             let moved = before.service.id != service.id;
             if before.origin == Origin::Api && (origin != Origin::Api || moved) && self.keeps {
@@ -848,6 +882,7 @@ impl State {
             token,
             origin,
             defined_tags,
+            has_new_tags,
         };
         self.services.insert(key.clone(), offered);
         self.gone.remove(&Item::Service(key.clone()));
@@ -927,6 +962,14 @@ impl State {
         {
             let id = old.check.check_id.clone();
             self.effects.push(Effect::Keep(Edit::NoCheck(id)));
+        }
+        if let Some(old) = &old
+            && old.check.check_id != check.check_id
+            && self.said.contains_key(&key)
+        {
+            // From the next update on it is in a file of another name, and this one would come back at a start.
+            let id = old.check.check_id.clone();
+            self.effects.push(Effect::Keep(Edit::NoState(id)));
         }
         if origin == Origin::Api && self.keeps {
             self.effects.push(Effect::Keep(Edit::Check {
@@ -1284,6 +1327,10 @@ fn take_due(deadlines: &mut BTreeSet<(Instant, Text)>, now: Instant) -> Option<T
 
 fn runs_scripts(check: &CheckDefinition) -> bool {
     check.kind.as_ref().is_some_and(CheckKind::runs_scripts)
+}
+
+fn failed_check(name: &Text, why: &LocalError) -> LocalError {
+    LocalError::Refused(format!("Failed to register check '{name}': {why}"))
 }
 
 fn not_valid() -> LocalError {

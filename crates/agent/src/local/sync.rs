@@ -5,6 +5,7 @@
 //! [`Schedule`] says when to do which.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ const STAGGER: Duration = Duration::from_secs(3);
 /// How many members a datacenter may have before its agents take more time.
 const MEMBERS_UNHURRIED: usize = 128;
 
-/// How many bytes of checks may go along with their service; the others follow one by one.
+/// How many bytes of checks may go along with their service, all their texts and a little for each; the others follow one by one.
 const CHECKS_BYTES_MAX: usize = 1 << 20;
 
 /// What the servers have of this node.
@@ -74,6 +75,7 @@ pub(super) fn compare(state: &State, catalog: &Catalog) -> Differences {
         let mut tags = &offered.service.tags;
         if let Some(there) = there
             && offered.service.enable_tag_override
+            && !offered.has_new_tags
             && there.tags != *tags
         {
             differences.adopted.insert(key.clone(), there.tags.clone());
@@ -143,7 +145,6 @@ fn is_same_check(checked: &Checked, there: &Check) -> bool {
 }
 
 /// One command on its way to the servers.
-#[derive(Debug)]
 pub(super) struct Push {
     /// What is told.
     pub(super) command: Command,
@@ -188,6 +189,16 @@ impl Outcome {
     }
 }
 
+/// Without the token.
+impl fmt::Debug for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Push")
+            .field("command", &self.command)
+            .field("covers", &self.covers)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Push {
     /// The lowest position of what is on its way.
     pub(super) fn oldest(&self) -> Option<u64> {
@@ -202,6 +213,10 @@ impl State {
             if let Some(offered) = self.services.get_mut(&key) {
                 offered.adopt(tags);
             }
+        }
+        for (key, offered) in &mut self.services {
+            // The catalog has those that are not among the differences.
+            offered.has_new_tags &= differences.items.contains(&Item::Service(key.clone()));
         }
         let mut gone = std::mem::take(&mut self.gone);
         for (item, id) in differences.gone {
@@ -305,7 +320,7 @@ impl State {
                 continue;
             }
             let check = Check::clone(&checked.check);
-            size += check.output.len() + check.notes.len();
+            size += size_of_check(&check);
             if size > CHECKS_BYTES_MAX {
                 break;
             }
@@ -364,10 +379,33 @@ impl State {
                 }
                 Outcome::Done | Outcome::Refused => {
                     self.gone.remove(&item);
+                    if let Item::Service(key) = &item
+                        && outcome == Outcome::Done
+                        && let Some(offered) = self.services.get_mut(key)
+                    {
+                        offered.has_new_tags = false;
+                    }
                 }
             }
         }
     }
+}
+
+/// How much room a check takes in a command, at most.
+fn size_of_check(check: &Check) -> usize {
+    let texts = [
+        &check.node,
+        &check.check_id,
+        &check.name,
+        &check.status,
+        &check.notes,
+        &check.output,
+        &check.service_id,
+        &check.service_name,
+    ];
+    // The names of the fields, and indexes.
+    const REST: usize = 128;
+    texts.iter().map(|text| text.len()).sum::<usize>() + REST
 }
 
 /// Whether it tells of the node alone.

@@ -352,6 +352,49 @@ fn long_outputs_are_cut_once() {
 }
 
 #[test]
+fn what_a_runner_has_cut_is_not_cut_again() {
+    let mut world = World::new();
+    world.check(tcp("c"));
+    let generation = world.state.checks[&Text::from("c")].generation;
+    let output = format!(
+        "HTTP GET {}: 200 OK Output: {}",
+        "u".repeat(200),
+        "x".repeat(4096)
+    );
+    let said = Text::from(output.as_str());
+    let now = world.now;
+    world
+        .state
+        .report(&"c".into(), generation, Status::Passing, said, now);
+    assert_eq!(world.says("c"), ("passing".to_owned(), output));
+}
+
+#[test]
+fn nobody_waits_for_what_is_no_news() {
+    let mut world = World::new();
+    world.check(ttl("c"));
+    let now = world.now;
+    let mut say = |status, output: &str| {
+        let output = output.into();
+        let said = world.state.update_ttl(&"c".into(), status, output, now);
+        said.unwrap()
+    };
+    assert!(say(Status::Passing, "") > 0);
+    // It still waits to be told, since no server answers, and is not tried again for what follows.
+    assert_eq!(say(Status::Passing, ""), 0);
+    assert_eq!(say(Status::Passing, "new"), 0);
+    assert!(say(Status::Warning, "new") > 0);
+    let mut maintain = |enable| {
+        let maintenance = Maintenance::new(None, enable, Text::default());
+        world.state.node_maintenance(maintenance, now).unwrap()
+    };
+    assert!(maintain(true) > 0);
+    assert_eq!(maintain(true), 0);
+    assert!(maintain(false) > 0);
+    assert_eq!(maintain(false), 0);
+}
+
+#[test]
 fn a_status_is_told_at_once_and_an_output_later() {
     let mut world = World::new();
     world.check(ttl("c"));
@@ -793,12 +836,40 @@ fn a_reload_makes_nothing_flap() {
     );
     assert_eq!(
         world.runs(),
-        ["halt on dropped", "halt service:dropped", "run d"]
+        ["run d", "halt on dropped", "halt service:dropped"]
     );
     for id in ["service:kept", "c", "service:api"] {
         assert_eq!(world.status(id), "passing");
     }
     assert_eq!(world.status("d"), "warning");
+}
+
+#[test]
+fn a_check_moves_to_another_service_with_what_it_said() {
+    let mut world = World::new();
+    let definitions = |service_id: &str| Definitions {
+        services: vec![service(service_id, Vec::new())],
+        checks: vec![of(service_id, tcp("c"))],
+    };
+    world.reload(definitions("old")).unwrap();
+    world.report("c", Status::Passing);
+    world.synced();
+    world.runs();
+    world.reload(definitions("new")).unwrap();
+    assert_eq!(world.status("c"), "passing");
+    assert_eq!(world.ids(), ["new", "c"]);
+    assert_eq!(world.synced(), ["new", "check c", "-old"]);
+    assert_eq!(world.runs(), [""; 0]);
+    let bad = Definitions {
+        services: Vec::new(),
+        checks: vec![of("new", tcp("c"))],
+    };
+    let why = world.reload(bad).unwrap_err().to_string();
+    assert_eq!(
+        why,
+        "Failed to register check 'c': ServiceID \"new\" does not exist"
+    );
+    assert_eq!(world.ids(), ["new", "c"]);
 }
 
 #[test]
@@ -905,7 +976,7 @@ fn what_is_kept_on_disk_is_restored() {
         states: vec![
             said("said", 5 * SECOND),
             said("on api", Duration::MAX),
-            said("no check", SECOND),
+            said("No check", SECOND),
         ],
     };
     let mut world = World::new();
@@ -942,7 +1013,7 @@ fn what_is_kept_on_disk_is_restored() {
             Edit::NoService("file".into()),
             Edit::NoCheck("service:file".into()),
             Edit::NoCheck("lost".into()),
-            Edit::NoState("no check".into()),
+            Edit::NoState("No check".into()),
         ],
         "what was read is not written again"
     );
@@ -980,6 +1051,19 @@ fn what_is_registered_is_kept() {
     world.say("service:web", Status::Passing, "fine");
     world.state.deregister_service(&"web".into()).unwrap();
     assert_eq!(world.edits(), []);
+}
+
+#[test]
+fn what_was_said_under_another_spelling_of_an_id_is_not_kept_twice() {
+    let mut world = World::new();
+    world.check(ttl("C"));
+    world.say("C", Status::Passing, "fine");
+    world.edits();
+    world.check(ttl("c"));
+    assert_eq!(world.status("c"), "passing");
+    let edits = world.edits();
+    assert!(edits.contains(&Edit::NoCheck("C".into())), "{edits:?}");
+    assert!(edits.contains(&Edit::NoState("C".into())), "{edits:?}");
 }
 
 fn kind(edit: &Edit) -> &'static str {
