@@ -68,7 +68,7 @@ impl Http {
             .and_then(askable);
         let shown = match &parsed {
             Ok(parsed) => shown(url, parsed),
-            Err(_) => url.to_owned(),
+            Err(_) => shown_unread(url),
         };
         Self {
             url: parsed,
@@ -253,6 +253,17 @@ fn shown(given: &str, url: &Url) -> String {
     }
 }
 
+/// An address that nobody can ask, without what may be a name and a password in it.
+fn shown_unread(given: &str) -> String {
+    let start = given.find("//").map_or(0, |slashes| slashes + 2);
+    let (scheme, rest) = given.split_at(start);
+    // Where it ends can't be told from an address that is none, so the last one counts.
+    match rest.rsplit_once('@') {
+        Some((_, place)) => format!("{scheme}xxxxx@{place}"),
+        None => given.to_owned(),
+    }
+}
+
 /// Host, without the brackets of an address, and port.
 fn place(url: &Url) -> Result<(&str, u16), String> {
     let host = url.host_str().ok_or("no host in address")?;
@@ -354,6 +365,15 @@ mod tests {
         let given = "http://user:se%3Acret@host/?a=b";
         assert_eq!(shown(given, &url(given)), "http://user:xxxxx@host/?a=b");
         assert_eq!(shown("HTTP://Host", &url("HTTP://Host")), "HTTP://Host");
+        for (unread, seen) in [
+            ("htp://user:secret@host/?a=b", "htp://xxxxx@host/?a=b"),
+            ("http://user:sec/r@et@ho st/", "http://xxxxx@ho st/"),
+            ("user:secret@host", "xxxxx@host"),
+            ("http://", "http://"),
+            ("", ""),
+        ] {
+            assert_eq!(shown_unread(unread), seen);
+        }
         let sent = credentials(&url(given));
         assert!(sent.is_sensitive());
         // user:se:cret

@@ -171,15 +171,15 @@ fn the_environment_names_shell_and_engine() {
             &[
                 ("DOCKER_HOST", "tcp://h"),
                 ("DOCKER_TLS_VERIFY", "1"),
-                ("HOME", "/root"),
+                ("HOME", "/h"),
             ],
-            tls("h:2376", "/root/.docker"),
+            tls("h:2376", "/h/.docker"),
         ),
         (
             &[
                 ("DOCKER_HOST", "https://h:1"),
                 ("DOCKER_CERT_PATH", "/certs"),
-                ("HOME", "/root"),
+                ("HOME", "/h"),
             ],
             tls("h:1", "/certs"),
         ),

@@ -162,11 +162,14 @@ async fn serve(mut stream: impl Connection, log: &Log, reply: &Reply) -> Option<
                 stream.write_all(&bytes).await.ok()?;
                 stream.flush().await.ok()?;
             }
-            Act::Drip => loop {
-                stream.write_all(b"x").await.ok()?;
-                stream.flush().await.ok()?;
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            },
+            Act::Drip => {
+                let mut pace = tokio::time::interval(Duration::from_millis(5));
+                loop {
+                    pace.tick().await;
+                    stream.write_all(b"x").await.ok()?;
+                    stream.flush().await.ok()?;
+                }
+            }
             Act::Flood(bytes) => loop {
                 stream.write_all(bytes).await.ok()?;
                 log.flooded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
