@@ -93,6 +93,31 @@ pub use settings::{Ports, Settings};
 pub use stats::{Section, Sections, Stats};
 pub use wish::Wish;
 
+/// What the fuzzers drive; nobody else has a use for it.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Reads a file of the data directory, and writes it again.
+    ///
+    /// # Panics
+    /// If it doesn't read back as the same.
+    pub fn read_file(bytes: &[u8]) {
+        crate::local::fuzz_files(bytes);
+    }
+
+    /// Reads what a Docker engine answers.
+    ///
+    /// # Panics
+    /// If it matters how it arrives.
+    pub fn read_docker(bytes: &[u8]) {
+        crate::checks::fuzz_docker(bytes);
+    }
+
+    /// Reads a page of instances, and a refusal, as EC2 sends them.
+    pub fn read_ec2(bytes: &[u8]) {
+        crate::discover::ec2::fuzz(bytes);
+    }
+}
+
 /// This node, as the faces see it.
 #[derive(Clone)]
 pub struct Agent(Arc<Inner>);

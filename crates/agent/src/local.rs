@@ -21,6 +21,7 @@ mod naive;
 mod state;
 mod sync;
 
+pub(crate) use files::fuzz as fuzz_files;
 pub use keeper::Keeper;
 
 use state::State;

@@ -372,6 +372,25 @@ impl Frames {
     }
 }
 
+/// Takes the bytes apart as what an engine sends, for fuzzing: it doesn't matter how the network cuts them.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let read = |size: usize| {
+        let mut frames = Frames::default();
+        let mut output = Tail::new(64);
+        let taken = bytes
+            .chunks(size)
+            .try_for_each(|piece| frames.take(piece, &mut output));
+        (taken, output.into_text())
+    };
+    let whole = read(bytes.len().max(1));
+    for size in [1, 7, 8, 100] {
+        assert_eq!(read(size), whole, "in pieces of {size} bytes");
+    }
+    let _ = serde_json::from_slice::<Created>(bytes);
+    let _ = serde_json::from_slice::<Inspected>(bytes);
+    let _ = serde_json::from_slice::<Refused>(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

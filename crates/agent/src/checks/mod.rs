@@ -32,6 +32,7 @@ use tokio::time::sleep;
 use crate::definition::{CheckKind, Every, Status};
 
 pub use docker::Engine;
+pub(crate) use docker::fuzz as fuzz_docker;
 
 /// Nothing is asked more often than this, whatever its definition says.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);

@@ -572,5 +572,11 @@ fn refusal(body: &[u8]) -> Option<String> {
     code
 }
 
+/// Reads the bytes as an answer of Amazon's, for fuzzing.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _ = parse_page(bytes);
+    let _ = refusal(bytes);
+}
+
 #[cfg(test)]
 mod tests;

@@ -576,7 +576,7 @@ impl From<&CheckKind> for KindShape {
         let mut shape = Self::default();
         let every = match kind {
             CheckKind::Ttl(ttl) => {
-                shape.ttl = nanoseconds(*ttl);
+                shape.ttl = given(*ttl);
                 return shape;
             }
             CheckKind::Script { script, every } => {
@@ -608,7 +608,7 @@ impl From<&CheckKind> for KindShape {
                 every
             }
         };
-        shape.interval = nanoseconds(every.interval);
+        shape.interval = given(every.interval);
         shape.timeout = nanoseconds(every.timeout);
         shape
     }
@@ -686,6 +686,39 @@ fn state_read(bytes: &[u8], now: u64) -> Result<(Text, Option<Said>), String> {
         left: Duration::from_secs(left),
     };
     Ok((id, (left > 0).then_some(said)))
+}
+
+/// Reads the bytes as a file of each kind, for fuzzing: what can be read is written, and reads back as the same.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok((id, read)) = service_read(bytes) {
+        let written = service_json(&read.service, &read.token);
+        assert_eq!(service_read(&written), Ok((id, read)));
+    }
+    if let Ok((id, read)) = check_read(bytes) {
+        let check = Check {
+            check_id: id.clone(),
+            name: read.name.clone(),
+            notes: read.notes.clone(),
+            service_id: read.service_id.clone(),
+            ..Check::default()
+        };
+        let written = check_json(&check, &read);
+        assert_eq!(check_read(&written), Ok((id, read)));
+    }
+    let now = 1_480_000_000;
+    if let Ok((id, Some(read))) = state_read(bytes, now) {
+        let expires = now + read.left.as_secs();
+        let written = state_json(&id, read.status, &read.output, expires);
+        assert_eq!(state_read(&written, now), Ok((id, Some(read))));
+    }
+}
+
+/// A span that was given; zero would read as one that wasn't, and comes of spans that run backwards.
+fn given(span: Duration) -> i64 {
+    match nanoseconds(span) {
+        0 => -1,
+        span => span,
+    }
 }
 
 fn nanoseconds(duration: Duration) -> i64 {

@@ -184,6 +184,23 @@ fn what_is_kept_comes_back() {
 }
 
 #[test]
+fn a_check_whose_span_ran_backwards_comes_back() {
+    let every = Every {
+        interval: Duration::ZERO,
+        timeout: Duration::ZERO,
+    };
+    let address = "localhost:22".to_owned();
+    for kind in [
+        CheckKind::Ttl(Duration::ZERO),
+        CheckKind::Tcp { address, every },
+    ] {
+        let definition = definition("c", Some(kind));
+        let file = check_json(&check("c"), &definition);
+        assert_eq!(check_read(&file), Ok(("c".into(), definition)));
+    }
+}
+
+#[test]
 fn what_was_said_counts_until_it_expires() {
     let state = state_json(&"c".into(), Status::Warning, &"hm".into(), 100);
     let left = |now| {
