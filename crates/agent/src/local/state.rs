@@ -36,6 +36,9 @@ const OUTPUT_BYTES_MAX: usize = 4096;
 /// By how much an output may exceed that, since whoever cut it to that size may have said so at its end.
 const OUTPUT_SLACK: usize = 64;
 
+/// The same for what a runner has cut: it puts before it what it has asked, and how that went.
+const REPORT_SLACK: usize = 4096;
+
 /// The shortest time after which a critical check takes its service away; shorter ones are raised, as in the original.
 const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
 
@@ -453,7 +456,7 @@ impl State {
         }) else {
             return Err(LocalError::NotTtl(id.clone()));
         };
-        let output = shortened(output);
+        let output = shortened(output, OUTPUT_SLACK);
         let expires = now + ttl;
         if let Some(before) = checked.expires.replace(expires) {
             self.ttls.remove(&(before, key.clone()));
@@ -507,7 +510,7 @@ impl State {
         };
         // One that was told to stop may have spoken just before.
         if checked.generation == generation && checked.is_convinced_by(status) {
-            self.update(&key, status, output, now);
+            self.update(&key, status, shortened(output, REPORT_SLACK), now);
         }
     }
 
@@ -771,6 +774,7 @@ impl State {
             Ok(_) => {}
             Err(why) => {
                 tracing::warn!("cannot restore check '{id}': {why}");
+                self.effects.push(Effect::Keep(Edit::NoState(id.clone())));
                 self.effects.push(Effect::Keep(Edit::NoCheck(id)));
             }
         }
@@ -1132,7 +1136,8 @@ impl State {
         if self.keeps && checked.origin == Origin::Api {
             self.effects.push(Effect::Keep(Edit::NoCheck(id.clone())));
         }
-        if self.said.remove(key).is_some() {
+        // Its file may be there also where nothing that it says counts any more.
+        if self.said.remove(key).is_some() || (self.keeps && checked.ttl().is_some()) {
             self.effects.push(Effect::Keep(Edit::NoState(id.clone())));
         }
         self.forget(Item::Check(key.clone()), id, checked.token);
@@ -1431,8 +1436,8 @@ fn deregister_after(id: &Text, asked: Duration) -> Option<Duration> {
 }
 
 /// The output as far as it is kept; what is cut off is counted, in the original's words.
-fn shortened(output: Text) -> Text {
-    if output.len() <= OUTPUT_BYTES_MAX + OUTPUT_SLACK {
+fn shortened(output: Text, slack: usize) -> Text {
+    if output.len() <= OUTPUT_BYTES_MAX + slack {
         return output;
     }
     let end = format!(

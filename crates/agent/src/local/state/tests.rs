@@ -367,6 +367,12 @@ fn what_a_runner_has_cut_is_not_cut_again() {
         .state
         .report(&"c".into(), generation, Status::Passing, said, now);
     assert_eq!(world.says("c"), ("passing".to_owned(), output));
+    let flood = Text::from("x".repeat(1 << 20));
+    world
+        .state
+        .report(&"c".into(), generation, Status::Passing, flood, now);
+    let (_, output) = world.says("c");
+    assert!(output.ends_with("captured 4096 of 1048576 bytes)") && output.len() < 4200);
 }
 
 #[test]
@@ -939,7 +945,14 @@ fn files_win_over_what_was_registered_and_purge_it() {
     assert_eq!(world.status("c"), "passing");
     world.reload(Definitions::default()).unwrap();
     assert_eq!(world.ids(), [""; 0]);
-    assert_eq!(world.edits(), [Edit::NoState("c".into())]);
+    assert_eq!(
+        world.edits(),
+        [
+            Edit::NoState("service:web".into()),
+            Edit::NoState("c".into())
+        ],
+        "also where nothing counts that was said before this start"
+    );
 }
 
 #[test]
@@ -1012,6 +1025,7 @@ fn what_is_kept_on_disk_is_restored() {
         [
             Edit::NoService("file".into()),
             Edit::NoCheck("service:file".into()),
+            Edit::NoState("lost".into()),
             Edit::NoCheck("lost".into()),
             Edit::NoState("No check".into()),
         ],
