@@ -8,6 +8,7 @@
 
 mod answer;
 mod config;
+mod datagrams;
 mod domain;
 mod message;
 mod name;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Config;
+use crate::datagrams::{Client, Datagrams};
 use crate::resolver::{Resolver, Response};
 
 /// Connections that the kernel holds ready; beyond, clients wait for their handshake.
@@ -71,7 +72,7 @@ impl fmt::Display for Transport {
 /// Both sockets of a port, taken and not served yet.
 #[derive(Debug)]
 pub struct Listener {
-    udp: UdpSocket,
+    udp: Datagrams,
     tcp: TcpListener,
 }
 
@@ -107,7 +108,7 @@ impl Listener {
         udp.set_nonblocking(true)?;
         udp.set_recv_buffer_size(RECEIVE_BUFFER)?;
         udp.bind(&tcp.local_addr()?.into())?;
-        let udp = UdpSocket::from_std(udp.into())?;
+        let udp = Datagrams::new(UdpSocket::from_std(udp.into())?)?;
         Ok(Self { udp, tcp })
     }
 
@@ -120,8 +121,16 @@ impl Listener {
     }
 
     /// Answers until `until` resolves; nothing goes on afterwards.
-    pub async fn serve(self, config: Config, cluster: Cluster, until: impl Future<Output = ()>) {
+    pub async fn serve(
+        self,
+        mut config: Config,
+        cluster: Cluster,
+        until: impl Future<Output = ()>,
+    ) {
         let Self { udp, tcp } = self;
+        if let Ok(here) = tcp.local_addr() {
+            config.recursors.retain(|it| !is_here(*it, here));
+        }
         let resolver = Arc::new(Resolver::new(config, cluster));
         let mut until = pin!(until);
         // A task of its own: as many datagrams as a task may take in a turn must not keep connections out.
@@ -139,30 +148,45 @@ impl Listener {
     }
 }
 
+/// Whether a recursor is this server itself, which would ask itself until all who may wait do so.
+fn is_here(recursor: SocketAddr, here: SocketAddr) -> bool {
+    let (ip, own) = (recursor.ip(), here.ip());
+    // An address that can be had is one of the machine's.
+    let is_ours = ip == own
+        || (ip.is_unspecified() && own.is_loopback())
+        || (own.is_unspecified() && std::net::UdpSocket::bind((ip, 0)).is_ok());
+    let is_here = is_ours && recursor.port() == here.port();
+    if is_here {
+        tracing::warn!("recursor {recursor} is this server itself, and isn't asked");
+    }
+    is_here
+}
+
 /// An answer on its way, and whose it is.
-type Waiting = BoxFuture<'static, (Vec<u8>, SocketAddr)>;
+type Waiting = BoxFuture<'static, (Vec<u8>, Client)>;
 
 /// Answers datagrams, for ever.
-async fn datagrams(socket: &UdpSocket, resolver: &Arc<Resolver>) {
+async fn datagrams(socket: &Datagrams, resolver: &Arc<Resolver>) {
     let mut waiting: FuturesUnordered<Waiting> = FuturesUnordered::new();
     let mut buffer = vec![0; QUESTION_MAX];
     loop {
         tokio::select! {
             biased;
-            Some((answer, peer)) = waiting.next(), if !waiting.is_empty() => {
-                send(socket, &answer, peer).await;
+            Some((answer, client)) = waiting.next(), if !waiting.is_empty() => {
+                send(socket, &answer, client).await;
             }
-            received = socket.recv_from(&mut buffer) => {
+            received = socket.receive(&mut buffer) => {
                 let mut next = settle(received);
                 let mut left = BURST;
-                while let Some((length, peer)) = next {
-                    let response = resolver.respond(&buffer[..length], Transport::Udp, peer);
-                    datagram(socket, response, peer, &mut waiting).await;
+                while let Some((length, client)) = next {
+                    let question = &buffer[..length];
+                    let response = resolver.respond(question, Transport::Udp, client.address);
+                    datagram(socket, response, client, &mut waiting).await;
                     left -= 1;
                     if left == 0 {
                         break;
                     }
-                    next = settle(socket.try_recv_from(&mut buffer));
+                    next = settle(socket.try_receive(&mut buffer));
                 }
             }
         }
@@ -170,7 +194,7 @@ async fn datagrams(socket: &UdpSocket, resolver: &Arc<Resolver>) {
 }
 
 /// What was received, if anything was.
-fn settle(received: io::Result<(usize, SocketAddr)>) -> Option<(usize, SocketAddr)> {
+fn settle(received: io::Result<(usize, Client)>) -> Option<(usize, Client)> {
     match received {
         Ok(received) => Some(received),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -184,20 +208,20 @@ fn settle(received: io::Result<(usize, SocketAddr)>) -> Option<(usize, SocketAdd
 
 /// Answers at once what can be, and has the rest wait.
 async fn datagram(
-    socket: &UdpSocket,
+    socket: &Datagrams,
     response: Response,
-    peer: SocketAddr,
+    client: Client,
     waiting: &mut FuturesUnordered<Waiting>,
 ) {
     match response {
         Response::None => {}
-        Response::Ready(answer) => send(socket, &answer, peer).await,
+        Response::Ready(answer) => send(socket, &answer, client).await,
         Response::Later(mut answer) => {
             // Not `select!`: that this waits for nothing is the point.
             match poll_fn(|context| Poll::Ready(answer.poll_unpin(context))).await {
-                Poll::Ready(answer) => send(socket, &answer, peer).await,
+                Poll::Ready(answer) => send(socket, &answer, client).await,
                 Poll::Pending if waiting.len() < WAITING_MAX => {
-                    waiting.push(answer.map(move |answer| (answer, peer)).boxed());
+                    waiting.push(answer.map(move |answer| (answer, client)).boxed());
                 }
                 Poll::Pending => tracing::warn!("more than {WAITING_MAX} questions wait"),
             }
@@ -205,9 +229,9 @@ async fn datagram(
     }
 }
 
-async fn send(socket: &UdpSocket, answer: &[u8], peer: SocketAddr) {
-    if let Err(error) = socket.send_to(answer, peer).await {
-        tracing::debug!("cannot answer {peer}: {error}");
+async fn send(socket: &Datagrams, answer: &[u8], client: Client) {
+    if let Err(error) = socket.send(answer, client).await {
+        tracing::debug!("cannot answer {}: {error}", client.address);
     }
 }
 

@@ -31,10 +31,14 @@ pub(crate) struct Zone {
 }
 
 impl Zone {
-    /// Reads what is set; a domain that can't be one is nobody's.
+    /// Reads what is set. In place of a domain that can't be one there is the default: the root, for one, would be everybody's names.
     pub(crate) fn new(config: &Config) -> Self {
         let domain = Name::parse(config.domain.as_bytes()).map(|name| name.lower());
-        let domain = domain.unwrap_or_else(root);
+        let domain = domain.unwrap_or_else(|| {
+            let domain = Config::default().domain;
+            tracing::error!("{} cannot be a domain, {domain} is answered", config.domain);
+            Name::parse(domain.as_bytes()).expect("the default is a name")
+        });
         let under = |label: &str| {
             let labels = [label.as_bytes()];
             Name::of(labels, Some(&domain)).unwrap_or_else(|| domain.clone())
@@ -93,10 +97,6 @@ impl Zone {
             })),
         }
     }
-}
-
-fn root() -> Name {
-    Name::parse(b".").expect("the root is a name")
 }
 
 /// As messages count it; more than can be said is the most that can.

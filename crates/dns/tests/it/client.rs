@@ -1,7 +1,7 @@
 //! A face under test, and someone who asks it.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ pub(crate) struct Face {
 impl Face {
     pub(crate) fn new(catalog: &Catalog, config: Config) -> Self {
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        Self::of(listener, catalog, config)
+    }
+
+    pub(crate) fn of(listener: Listener, catalog: &Catalog, config: Config) -> Self {
         let address = listener.local_address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let cluster = catalog.cluster();
@@ -116,7 +120,12 @@ fn query(question: &str) -> (Message, bool) {
 }
 
 pub(crate) async fn over_udp(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let own: SocketAddr = if address.is_ipv4() {
+        (Ipv4Addr::LOCALHOST, 0).into()
+    } else {
+        (Ipv6Addr::LOCALHOST, 0).into()
+    };
+    let socket = UdpSocket::bind(own).await.unwrap();
     socket.connect(address).await.unwrap();
     socket.send(bytes).await.unwrap();
     let mut answer = vec![0; 65_535];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dns::Config;
+use dns::{Config, Listener};
 use model::Text;
 use rpc::Consistency;
 
@@ -382,6 +382,50 @@ async fn another_domain_and_the_wide_area() {
         ? 9.0.0.10.in-addr.arpa PTR
         noerror qr aa rd
         9.0.0.10.in-addr.arpa. 0 PTR far.node.dc1.my.test.
+    ";
+    check(&face, transcript).await;
+    face.stop().await;
+}
+
+/// A client takes an answer only from the address that it asked, as these sockets do.
+#[tokio::test]
+async fn answers_come_from_where_the_question_went() {
+    let catalog = catalog();
+    for (bound, asked) in [
+        ("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.9.8.7"][..]),
+        ("[::]:0", &["::1", "127.0.0.1", "127.0.0.2"]),
+    ] {
+        let Ok(listener) = Listener::bind(bound.parse().unwrap()) else {
+            println!("skipped: {bound} can't be had here");
+            continue;
+        };
+        let mut face = Face::of(listener, &catalog, Config::default());
+        for ip in asked {
+            face.address.set_ip(ip.parse().unwrap());
+            for is_slow in [false, true] {
+                catalog.state().is_slow = is_slow;
+                let answer = face.ask("web.service.consul A").await;
+                assert!(answer.contains("10.0.0.1"), "{bound} {ip}");
+            }
+        }
+        face.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_domain_is_not_everybodys() {
+    let config = Config {
+        domain: "no..domain.".to_owned(),
+        ..Config::default()
+    };
+    let face = Face::new(&catalog(), config);
+    let transcript = "
+        ? example.com A
+        servfail qr rd
+
+        ? foo.node.consul A
+        noerror qr aa rd
+        foo.node.consul. 0 A 10.0.0.1
     ";
     check(&face, transcript).await;
     face.stop().await;

@@ -1,9 +1,9 @@
 //! Stand-ins for recursors: slow, silent, wrong, refusing, truncating and huge ones.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dns::Config;
+use dns::{Config, Listener};
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -250,6 +250,27 @@ async fn nobody_listens() {
         "servfail qr rd ra\n"
     );
     face.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_does_not_ask_itself() {
+    let proper = Recursor::new(Manner::Proper).await;
+    for bound in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let listener = Listener::bind(bound.parse().unwrap()).unwrap();
+        let port = listener.local_address().unwrap().port();
+        let own = ["127.0.0.1", "0.0.0.0"].map(|ip| (ip.parse::<IpAddr>().unwrap(), port).into());
+        let config = Config {
+            recursors: [&own[..], &[proper.address]].concat(),
+            // Longer than a test may take.
+            recursor_timeout: Duration::from_secs(60),
+            ..Config::default()
+        };
+        let mut face = Face::of(listener, &Catalog::default(), config);
+        face.address.set_ip("127.0.0.1".parse().unwrap());
+        assert!(face.ask("example.com A").await.contains("192.0.2.7"));
+        assert!(face.ask("example.com A tcp").await.contains("192.0.2.7"));
+        face.stop().await;
+    }
 }
 
 #[tokio::test]
