@@ -325,9 +325,16 @@ async fn be_away(
         world.network.cut(other, machine.place);
     }
     sleep(length / 2).await;
-    say(agent, check);
     let local = agent.local.clone();
-    tokio::spawn(async move { local.deregister_service(Text::from(FLEETING)).await });
+    let deregister = async move { local.deregister_service(Text::from(FLEETING)).await };
+    // The first is tried in vain, and the other waits behind it.
+    if of.is_multiple_of(2) {
+        say(agent, check);
+        tokio::spawn(deregister);
+    } else {
+        tokio::spawn(deregister);
+        say(agent, check);
+    }
     sleep(length / 2).await;
     world.network.mend();
     let mut limit = return_max(pool.len());

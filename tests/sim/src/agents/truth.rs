@@ -64,6 +64,11 @@ impl Truth {
             services.insert(definition.service.id.clone());
             checks.extend(self.put_service(definition, By::File, now));
         }
+        // A check may move on to another service, with what it said, before its own is gone.
+        for definition in definitions.checks {
+            checks.insert(definition.id.clone());
+            self.put_check(definition, By::File, Before::Stays, now);
+        }
         let gone: Vec<Text> = self
             .services
             .iter()
@@ -72,10 +77,6 @@ impl Truth {
             .collect();
         for id in gone {
             self.remove_service(&id);
-        }
-        for definition in definitions.checks {
-            checks.insert(definition.id.clone());
-            self.put_check(definition, By::File, Before::Stays, now);
         }
         self.checks
             .retain(|id, word| !word.is_filed || checks.contains(id));
