@@ -151,10 +151,21 @@ pub(super) fn check_watches(list: &[Value]) -> Result<(), String> {
         };
         return Err(format!(
             "Failed to parse watch ({}): {problem}",
-            Value::Object(watch.clone())
+            Value::Object(without_token(watch))
         ));
     }
     Ok(())
+}
+
+/// The same, to be shown: errors end up in logs.
+fn without_token(fields: &Map<String, Value>) -> Map<String, Value> {
+    let mut shown = fields.clone();
+    for (name, value) in &mut shown {
+        if is_named(name, "token") {
+            *value = Value::from("<hidden>");
+        }
+    }
+    shown
 }
 
 /// The fields of one definition. What isn't given, or is null, is empty.
@@ -163,11 +174,7 @@ struct Definition<'a>(&'a Map<String, Value>);
 
 impl<'a> Definition<'a> {
     fn member(self, name: &str) -> Option<&'a Value> {
-        let is_named = |key: &str| {
-            let letters = key.chars().filter(|c| *c != '_');
-            letters.map(|c| c.to_ascii_lowercase()).eq(name.chars())
-        };
-        let found = self.0.iter().find(|(key, _)| is_named(key));
+        let found = self.0.iter().find(|(key, _)| is_named(key, name));
         found
             .map(|(_, value)| value)
             .filter(|value| !value.is_null())
@@ -233,6 +240,12 @@ impl<'a> Definition<'a> {
     }
 }
 
+/// Whether this is the name, in any case and with underscores anywhere.
+fn is_named(key: &str, name: &str) -> bool {
+    let letters = key.chars().filter(|c| *c != '_');
+    letters.map(|c| c.to_ascii_lowercase()).eq(name.chars())
+}
+
 fn whole(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => document::integer(number),
@@ -240,8 +253,14 @@ fn whole(value: &Value) -> Option<i64> {
     }
 }
 
+/// What holds other values isn't shown: one of them may be a token.
 fn mistyped(name: &str, value: &Value) -> String {
-    format!("a definition's '{name}' has a value of the wrong type: {value}")
+    let what = match value {
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+        scalar => &scalar.to_string(),
+    };
+    format!("a definition's '{name}' has a value of the wrong type: {what}")
 }
 
 #[cfg(test)]
@@ -302,13 +321,13 @@ mod tests {
             ),
             (
                 check_services,
-                json!({"name": "w", "checks": {}}),
-                "a definition's 'checks' has a value of the wrong type: {}",
+                json!({"name": "w", "checks": {"token": "secret"}}),
+                "a definition's 'checks' has a value of the wrong type: an object",
             ),
             (
                 check_services,
                 json!({"name": "w", "tags": [1]}),
-                "a definition's 'tags' has a value of the wrong type: [1]",
+                "a definition's 'tags' has a value of the wrong type: a list",
             ),
             (
                 check_services,
@@ -330,6 +349,11 @@ mod tests {
                 check_watches,
                 json!({"type": "key"}),
                 "Failed to parse watch ({\"type\":\"key\"}): Must provide watch handler",
+            ),
+            (
+                check_watches,
+                json!({"type": "key", "Token": "secret"}),
+                "Failed to parse watch ({\"Token\":\"<hidden>\",\"type\":\"key\"}): Must provide watch handler",
             ),
             (
                 check_watches,
