@@ -339,8 +339,7 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         let message = "acl_master_token does nothing without acl_datacenter; access control is off";
         warnings.push(message.to_owned());
     }
-    let domain = given.text("domain").unwrap_or("consul.").to_lowercase();
-    let domain = format!("{}.", domain.trim_end_matches('.'));
+    let domain = domain(given.text("domain").unwrap_or("consul."))?;
     let tls = tls::Config {
         ca_file: given.text("ca_file").map(PathBuf::from),
         cert_file: given.text("cert_file").map(PathBuf::from),
@@ -1032,6 +1031,18 @@ fn dns_config(given: Given<'_>, warnings: &mut Vec<String>) -> Result<dns::Confi
 }
 
 /// A name server; its port is that of DNS unless it says another.
+/// A zone in lower case and with its final dot. The original takes any text, and then answers no name.
+fn domain(text: &str) -> Result<String, String> {
+    const LABEL_MAX: usize = 63;
+    const NAME_MAX: usize = 253;
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    let fits = |label: &str| !label.is_empty() && label.len() <= LABEL_MAX;
+    if labels.len() > NAME_MAX || !labels.split('.').all(fits) {
+        return Err(format!("Invalid domain: {text}"));
+    }
+    Ok(format!("{}.", labels.to_lowercase()))
+}
+
 fn recursor(text: &str) -> Result<SocketAddr, String> {
     const PORT: u16 = 53;
     let alone = parse_ip(text).map(|ip| SocketAddr::new(ip, PORT));
@@ -1547,6 +1558,7 @@ mod tests {
                 r#"{"acl_down_policy": "maybe"}"#,
                 "Unsupported down ACL policy: maybe",
             ),
+            (r#"{"domain": "a..b"}"#, "Invalid domain: a..b"),
             (r#"{"recursors": ["x"]}"#, "Invalid recursor address: x"),
             (
                 r#"{"recursor": "10.0.0.1:0"}"#,
