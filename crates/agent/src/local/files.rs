@@ -141,11 +141,21 @@ impl Batch {
         self.0.insert(place, Content { bytes, is_synced });
     }
 
+    /// A service is written after its checks and removed before them: whoever is killed in between must not find one
+    /// without them, which would look healthy.
+    fn in_order(self) -> impl Iterator<Item = (PathBuf, Content)> {
+        let (written, removed): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+            .0
+            .into_iter()
+            .partition(|(_, content)| content.bytes.is_some());
+        written.into_iter().chain(removed.into_iter().rev())
+    }
+
     /// Writes all of it below the data directory, and goes on after a failure; the first one comes back.
     pub(super) fn write(self, data_dir: &Path) -> io::Result<()> {
         let mut outcome = Ok(());
         let mut folders = BTreeMap::new();
-        for (place, content) in self.0 {
+        for (place, content) in self.in_order() {
             let path = data_dir.join(place);
             let written = put(&path, &content);
             if let Err(error) = &written {

@@ -328,3 +328,47 @@ fn the_page_about_these_files_is_true() {
     let again = state_json(&said.id, said.status, &said.output, 1_479_796_429);
     assert_eq!(String::from_utf8(again).unwrap(), example("state"));
 }
+
+#[test]
+fn a_service_comes_after_its_checks_and_goes_before_them() {
+    let mut batch = Batch::default();
+    let service = Arc::new(Service {
+        id: Text::from("web"),
+        ..Service::default()
+    });
+    let check = Arc::new(Check {
+        check_id: Text::from("alive"),
+        ..Check::default()
+    });
+    for edit in [
+        Edit::Service {
+            service,
+            token: Text::default(),
+        },
+        Edit::Check {
+            check,
+            definition: Box::default(),
+        },
+        Edit::NoCheck(Text::from("old")),
+        Edit::NoService(Text::from("old")),
+    ] {
+        batch.add(&edit);
+    }
+    let order: Vec<(String, bool)> = batch
+        .in_order()
+        .map(|(place, content)| {
+            let folder = place.parent().unwrap().display().to_string();
+            (folder, content.bytes.is_some())
+        })
+        .collect();
+    let expected = [
+        (CHECKS, true),
+        (SERVICES, true),
+        (SERVICES, false),
+        (CHECKS, false),
+    ];
+    assert_eq!(
+        order,
+        expected.map(|(folder, kept)| (folder.to_owned(), kept))
+    );
+}
