@@ -1,7 +1,7 @@
 //! What the parts count and time: kept in memory, shown on SIGUSR1 and by `/v1/agent/metrics`, told to those who keep it elsewhere.
 //!
 //! The parts speak to the `metrics` facade and know nothing of who listens.
-//! A [`Registry`] has an [`Instrument`] for each name, which keeps its last minute and its total; whoever keeps the handle that
+//! A [`Registry`] has an instrument for each name, which keeps its last minute and its total; whoever keeps the handle that
 //! the facade returns pays for a look at the clock and a lock that nobody else wants.
 //! `docs/telemetry.md` lists the names.
 
