@@ -1,9 +1,9 @@
 //! Asking again and again whether something is well: what the checks of this node run.
 //!
-//! [`start`] gives a check its [`Runner`], which asks after a random part of the interval, and from then on an interval after each answer.
-//! Each answer is a [`Report`]; what becomes of it is decided where local state is kept.
+//! `start` gives a check its `Runner`, which asks after a random part of the interval, and from then on an interval after each answer.
+//! Each answer is a `Report`; what becomes of it is decided where local state is kept.
 //!
-//! A further kind of check is a file here with a [`Probe`] in it, and its line in [`probe`].
+//! A further kind of check is a file here with a `Probe` in it, and its line in `probe`.
 //! Its head says what the kind promises; what the kinds share is in `dial` (names and connections), `exchange` (one request over one
 //! connection), `tls` and `tail` (the end of an output).
 //!
