@@ -62,20 +62,3 @@ pub enum Need {
     /// A token of the kind `management`, if tokens are in use at all.
     Management,
 }
-
-/// What the bearer of a token may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Authority {
-    /// Everything: tokens are not in use, or it is a management token.
-    Management,
-    /// What everybody may.
-    Client,
-}
-
-/// Takes out of an answer what its reader may not see.
-///
-/// The read pipeline calls it on every answer; a question whose answer lacks it does not compile.
-pub trait Filter {
-    /// Removes or hides in place.
-    fn filter(&mut self, authority: Authority);
-}

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Check, Index, Text};
 
+/// The service that every server is an instance of.
+pub const CONSUL: &str = "consul";
+
 /// Pairs of names and values, in the order of the names.
 pub type Pairs = BTreeMap<Text, Text>;
 

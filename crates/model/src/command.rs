@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    AclToken, Deregistration, Error, Index, KvOp, Need, NodeCoordinate, QuerySet, Registration,
-    RestoreBegin, RestoreChunk, RestoreCommit, Session, Text, TxnOutcome,
+    Access, AclToken, Authority, CONSUL, Deregistration, Error, Index, KvOp, KvVerb, Need,
+    NodeCoordinate, QuerySet, Registration, Resource, RestoreBegin, RestoreChunk, RestoreCommit,
+    Session, Text, TxnOutcome,
 };
 
 /// A change of the state. The variant's name is its tag in the log and must never change.
@@ -52,7 +53,6 @@ impl Command {
             | Self::RestoreBegin(_)
             | Self::RestoreChunk(_)
             | Self::RestoreCommit(_) => Need::Management,
-            // What rules say about keys, services and queries comes with the enforcement of rules.
             Self::Register(_)
             | Self::Kv(_)
             | Self::Txn(_)
@@ -63,6 +63,38 @@ impl Command {
             | Self::SessionDestroy(_)
             | Self::Coordinates(_)
             | Self::TombstoneReap(_) => Need::Nothing,
+        }
+    }
+
+    /// What the rules of its sender's token must allow.
+    ///
+    /// # Errors
+    /// Which rule is missing.
+    pub fn guard(&self, authority: &Authority) -> Result<(), Error> {
+        match self {
+            Self::Register(registration) => match &registration.service {
+                Some(service) if service.name != CONSUL => {
+                    authority.demand(Resource::Service, &service.name, Access::Write)
+                }
+                _ => Ok(()),
+            },
+            Self::Kv(op) => match op.verb {
+                KvVerb::DeleteTree => authority.demand_all(Resource::Key, &op.key, Access::Write),
+                _ => authority.demand(Resource::Key, &op.key, Access::Write),
+            },
+            Self::AclSet(_)
+            | Self::AclDelete(_)
+            | Self::RestoreBegin(_)
+            | Self::RestoreChunk(_)
+            | Self::RestoreCommit(_) => authority.demand_management(),
+            Self::Txn(_)
+            | Self::QuerySet(_)
+            | Self::QueryDelete(_)
+            | Self::Deregister(_)
+            | Self::SessionCreate(_)
+            | Self::SessionDestroy(_)
+            | Self::Coordinates(_)
+            | Self::TombstoneReap(_) => Ok(()),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! ```
 
 mod acl;
+mod authority;
 mod catalog;
 mod command;
 mod coordinate;
@@ -30,6 +31,7 @@ mod text;
 mod txn;
 
 pub use acl::*;
+pub use authority::*;
 pub use catalog::*;
 pub use command::*;
 pub use coordinate::*;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Index, Need, NodeCoordinate};
+use crate::{Access, Authority, Error, Index, Need, NodeCoordinate, Resource};
 
 /// Something that a server does or tells without the log's part in it being the caller's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,8 +46,23 @@ impl Operation {
     pub fn need(&self) -> Need {
         match self {
             Self::Peers | Self::UpdateCoordinate(_) | Self::Promise { .. } => Need::Nothing,
-            // What rules say about operators and keyrings comes with the enforcement of rules.
             Self::RaftConfiguration | Self::RaftRemovePeer(_) | Self::Keyring(_) => Need::Token,
+        }
+    }
+
+    /// What the rules of its asker's token must allow.
+    ///
+    /// # Errors
+    /// Which rule is missing.
+    pub fn guard(&self, authority: &Authority) -> Result<(), Error> {
+        match self {
+            Self::Peers | Self::UpdateCoordinate(_) | Self::Promise { .. } => Ok(()),
+            Self::RaftConfiguration => authority.demand(Resource::Operator, b"", Access::Read),
+            Self::RaftRemovePeer(_) => authority.demand(Resource::Operator, b"", Access::Write),
+            Self::Keyring(KeyringVerb::List) => {
+                authority.demand(Resource::Keyring, b"", Access::Read)
+            }
+            Self::Keyring(_) => authority.demand(Resource::Keyring, b"", Access::Write),
         }
     }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AclInfo, AclList, AclToken, AddressLookup, Authority, CatalogNode, CatalogNodes,
-    CatalogService, CatalogServices, Check, CoordinateLookup, CoordinateNodes, Filter,
-    HealthChecks, HealthNode, HealthService, HealthState, Instance, KvEntry, KvGet, KvKeys, KvList,
-    Need, Node, NodeCoordinate, NodeLookup, NodeServices, Placement, Placements, PreparedQuery,
-    QueryGet, QueryList, REDACTED_TOKEN, ServiceLookup, ServiceTags, Session, SessionInfo,
-    SessionList, SessionNode, Text, TxnOutcome, TxnRead,
+    Access, AclInfo, AclList, AclToken, AddressLookup, Authority, CONSUL, CatalogNode,
+    CatalogNodes, CatalogService, CatalogServices, Check, CoordinateLookup, CoordinateNodes,
+    Filter, HealthChecks, HealthNode, HealthService, HealthState, Instance, KvEntry, KvGet, KvKeys,
+    KvList, Need, Node, NodeCoordinate, NodeLookup, NodeServices, Placement, Placements,
+    PreparedQuery, QueryGet, QueryList, REDACTED_TOKEN, Resource, Row, Service, ServiceLookup,
+    ServiceTags, Session, SessionInfo, SessionList, SessionNode, Text, TxnOutcome, TxnRead,
+    TxnResult,
 };
 
 /// A question with its answer's type; wraps into the closed lists and back.
@@ -45,7 +46,7 @@ macro_rules! questions {
         }
 
         impl Filter for Answer {
-            fn filter(&mut self, authority: Authority) {
+            fn filter(&mut self, authority: &Authority) {
                 match self { $(Self::$name(answer) => answer.filter(authority),)* }
             }
         }
@@ -95,70 +96,102 @@ questions! {
     ServiceLookup => Placements, needs Token;
 }
 
-/// Answers in which nothing is hidden from anybody until rules are enforced.
-macro_rules! open_to_all {
-    ($($answer:ty),* $(,)?) => { $(impl Filter for $answer { fn filter(&mut self, _: Authority) {} })* };
+/// Shown or left out by the service that they belong to.
+macro_rules! rows_of_services {
+    ($($row:ty: $name:ident => $service:expr;)*) => {
+        $(impl Row for $row {
+            fn is_visible(&self, authority: &Authority) -> bool {
+                let $name = self;
+                sees_service(authority, $service)
+            }
+        })*
+    };
 }
 
-open_to_all!(
-    KvEntry,
-    Text,
-    TxnOutcome,
-    Node,
-    NodeServices,
-    Instance,
-    Check,
-    Session,
-    AclToken,
-    NodeCoordinate,
-    Placement,
-    (Text, Vec<Text>),
-);
+rows_of_services! {
+    Arc<Instance>: it => &it.service.name;
+    Arc<Service>: it => &it.name;
+    Arc<Check>: it => &it.service_name;
+    Placement: it => &it.service.name;
+    (Text, Vec<Text>): it => &it.0;
+}
+
+/// What belongs to no service, and the servers' own one, everybody sees.
+fn sees_service(authority: &Authority, service: &Text) -> bool {
+    service.is_empty()
+        || (*service == CONSUL && !authority.is_of_version_8())
+        || authority.allows(Resource::Service, service, Access::Read)
+}
+
+impl Row for KvEntry {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        authority.allows(Resource::Key, self.key(), Access::Read)
+    }
+}
+
+/// A key, or what several begin with.
+impl Row for Text {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        authority.allows(Resource::Key, self, Access::Read)
+    }
+}
+
+impl Row for Arc<Node> {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        authority.allows(Resource::Node, &self.name, Access::Read)
+    }
+}
+
+impl Row for NodeCoordinate {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        authority.allows(Resource::Node, &self.node, Access::Read)
+    }
+}
+
+impl Row for NodeServices {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        self.node.is_visible(authority)
+    }
+
+    fn redact(&mut self, authority: &Authority) {
+        self.services.filter(authority);
+    }
+}
+
+impl Row for Arc<Session> {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        authority.allows(Resource::Session, &self.node, Access::Read)
+    }
+}
+
+impl Row for Arc<AclToken> {
+    /// Who knows the id may know the rest, as the original has it; the list is for management alone.
+    fn is_visible(&self, _: &Authority) -> bool {
+        true
+    }
+}
+
+impl Row for Arc<PreparedQuery> {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        authority.allows(Resource::Query, &self.name, Access::Read)
+    }
+
+    fn redact(&mut self, authority: &Authority) {
+        if !authority.is_unlimited() && !self.token.is_empty() {
+            Self::make_mut(self).token = Text::from(REDACTED_TOKEN);
+        }
+    }
+}
+
+impl Filter for TxnOutcome {
+    fn filter(&mut self, authority: &Authority) {
+        let may_see = |result: &TxnResult| result.entry.is_visible(authority);
+        self.results.retain(may_see);
+    }
+}
 
 impl Filter for Placements {
-    fn filter(&mut self, authority: Authority) {
+    fn filter(&mut self, authority: &Authority) {
         self.picked.filter(authority);
     }
 }
-
-impl Filter for PreparedQuery {
-    fn filter(&mut self, authority: Authority) {
-        if authority != Authority::Management && !self.token.is_empty() {
-            self.token = Text::from(REDACTED_TOKEN);
-        }
-    }
-}
-
-impl<T: Filter> Filter for Option<T> {
-    fn filter(&mut self, authority: Authority) {
-        if let Some(answer) = self {
-            answer.filter(authority);
-        }
-    }
-}
-
-impl<T: Filter> Filter for Vec<T> {
-    fn filter(&mut self, authority: Authority) {
-        if authority == Authority::Management {
-            return;
-        }
-        for answer in self {
-            answer.filter(authority);
-        }
-    }
-}
-
-impl Filter for Arc<PreparedQuery> {
-    fn filter(&mut self, authority: Authority) {
-        if authority != Authority::Management {
-            Self::make_mut(self).filter(authority);
-        }
-    }
-}
-
-/// Rows that are shared with the store and shown whole.
-macro_rules! shared_rows {
-    ($($row:ty),* $(,)?) => { $(impl Filter for Arc<$row> { fn filter(&mut self, _: Authority) {} })* };
-}
-
-shared_rows!(Node, Instance, Check, Session, AclToken);

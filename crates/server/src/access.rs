@@ -1,6 +1,6 @@
 //! Who may: one question about a token, asked in the two pipelines and nowhere else.
 
-use model::{ANONYMOUS, AclInfo, Authority, Error, MANAGEMENT, Need, Text};
+use model::{ANONYMOUS, Access, AclInfo, Authority, Error, MANAGEMENT, Need, Policy, Text};
 use store::{Read, View, Watch};
 use tokio::time::Instant;
 
@@ -18,22 +18,26 @@ pub(crate) fn authorise(
     need: Need,
 ) -> Result<Authority, Error> {
     if !config.acl_enabled {
-        return Ok(Authority::Management);
+        return Ok(Authority::unlimited());
     }
     let began = Instant::now();
     let resolved = resolve(view, token);
     figures::note(&figures::TOKENS, began);
-    let authority = match need {
+    match need {
         // Such questions are answered whoever asks, also with a token that doesn't exist.
-        Need::Nothing => resolved.unwrap_or(Authority::Client),
-        Need::Token | Need::Management => resolved?,
-    };
-    match (need, authority) {
-        (Need::Management, Authority::Client) => Err(Error::PermissionDenied),
-        (Need::Management, Authority::Management) | (Need::Nothing | Need::Token, _) => {
+        Need::Nothing => Ok(resolved.unwrap_or_else(|_| nobody())),
+        Need::Token => resolved,
+        Need::Management => {
+            let authority = resolved?;
+            authority.demand_management()?;
             Ok(authority)
         }
     }
+}
+
+/// What everybody may.
+fn nobody() -> Authority {
+    Authority::limited(Policy::new([], Access::Write), false)
 }
 
 fn resolve(view: &View, token: &Text) -> Result<Authority, Error> {
@@ -46,10 +50,10 @@ fn resolve(view: &View, token: &Text) -> Result<Authority, Error> {
         token.clone()
     };
     match (AclInfo { id }).read(view, &mut Watch::off()).answer {
-        Some(row) if row.kind == MANAGEMENT => Ok(Authority::Management),
-        Some(_) => Ok(Authority::Client),
+        Some(row) if row.kind == MANAGEMENT => Ok(Authority::unlimited()),
+        Some(_) => Ok(nobody()),
         // The anonymous token is made on gaining leadership; until then nobody is somebody.
-        None if token.is_empty() => Ok(Authority::Client),
+        None if token.is_empty() => Ok(nobody()),
         None => Err(Error::AclNotFound),
     }
 }

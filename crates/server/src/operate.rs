@@ -59,12 +59,10 @@ async fn operate_here(
     operation: &Operation,
     options: &OperateOptions,
 ) -> Result<Operated, Error> {
-    authorise(
-        &core.config,
-        &core.shared.view(),
-        &options.token,
-        operation.need(),
-    )?;
+    let view = core.shared.view();
+    let authority = authorise(&core.config, &view, &options.token, operation.need())?;
+    operation.guard(&authority)?;
+    drop(view);
     match operation {
         Operation::Peers => peers(core).await.map(Operated::Peers),
         Operation::RaftConfiguration => {

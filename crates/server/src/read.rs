@@ -83,7 +83,7 @@ async fn answer(
         let due = deadline.is_none_or(|at| Instant::now() >= at);
         if due || found.is_news(options.index) {
             figures::answered(question, &found.answer, began);
-            found.answer.filter(authority);
+            found.answer.filter(&authority);
             return Ok(Answered {
                 meta: meta(core, found.index),
                 answer: found.answer,

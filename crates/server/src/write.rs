@@ -52,12 +52,10 @@ async fn write_here(
     options: &WriteOptions,
 ) -> Result<Reply, Error> {
     let began = Instant::now();
-    authorise(
-        &core.config,
-        &core.shared.view(),
-        &options.token,
-        command.need(),
-    )?;
+    let view = core.shared.view();
+    let authority = authorise(&core.config, &view, &options.token, command.need())?;
+    command.guard(&authority)?;
+    drop(view);
     settle::settle(core, &mut command)?;
     let is_of_the_catalog = matches!(command, Command::Register(_) | Command::Deregister(_));
     let timing = figures::accepted(&command);

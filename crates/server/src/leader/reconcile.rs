@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use gossip::{Gossip, Member, Status};
 use model::{
-    CRITICAL, CatalogNode, Check, Command, Deregister, Deregistration, Error, HealthNode,
+    CONSUL, CRITICAL, CatalogNode, Check, Command, Deregister, Deregistration, Error, HealthNode,
     HealthState, Node, PASSING, Pairs, Registration, SERF_HEALTH, Service, Text,
 };
 use store::{Read, View, Watch};
@@ -28,9 +28,6 @@ use crate::core::Core;
 use crate::directory::{self, Known};
 use crate::figures;
 use crate::write::propose;
-
-/// Name and id of the service that every server offers.
-const SERVICE: &str = "consul";
 
 /// An agent, as far as the catalog is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +152,7 @@ fn plan(subject: &Subject, view: &View) -> Option<Command> {
             // The original looks for the service by its id alone; that its port is true is its own agent's business.
             let offers = row
                 .as_ref()
-                .is_some_and(|row| row.services.iter().any(|service| service.id == SERVICE));
+                .is_some_and(|row| row.services.iter().any(|service| service.id == CONSUL));
             if is_there
                 && health.is_some_and(|check| check.is_passing())
                 && (offers || subject.server_port.is_none())
@@ -163,8 +160,8 @@ fn plan(subject: &Subject, view: &View) -> Option<Command> {
                 return None;
             }
             let service = subject.server_port.map(|port| Service {
-                id: Text::from(SERVICE),
-                name: Text::from(SERVICE),
+                id: Text::from(CONSUL),
+                name: Text::from(CONSUL),
                 tags: Some(Vec::new()),
                 port: i64::from(port),
                 ..Service::default()
