@@ -2,7 +2,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    match store::re2::compile(bytes) {
+    match model::re2::compile(bytes) {
         Ok(expression) => {
             let _ = expression.is_match(b"web-primary.eu-1");
         }

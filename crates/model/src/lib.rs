@@ -25,6 +25,7 @@ mod lookup;
 mod operator;
 mod query;
 mod question;
+pub mod re2;
 mod restore;
 mod session;
 mod text;

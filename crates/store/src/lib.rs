@@ -50,7 +50,6 @@ mod quote;
 
 pub mod archive;
 pub mod checkpoint;
-pub mod re2;
 mod template;
 
 pub use apply::Effect;

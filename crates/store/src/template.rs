@@ -3,10 +3,8 @@
 //! What may stand between the braces is a small language: the variables `name.full`, `name.prefix` and `name.suffix`, the function `match(N)` (what the N-th group of the regular expression found), texts in quotes, numbers, and arithmetic.
 //! `$${` stands for `${` itself.
 
-use model::{Error, PreparedQuery, QueryService, Text};
+use model::{Error, PreparedQuery, QueryService, Text, re2};
 use regex::bytes::Regex;
-
-use crate::re2;
 
 mod expression;
 

@@ -40,7 +40,7 @@ pub(super) const SYNTAX: Syntax = Syntax {
 const NOBODY: u8 = 2;
 
 pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
-    let wanted = match store::re2::compile(parsed.text("status").as_bytes()) {
+    let wanted = match model::re2::compile(parsed.text("status").as_bytes()) {
         Ok(wanted) => wanted,
         Err(why) => {
             return http::failed(
