@@ -1,8 +1,10 @@
 //! Tokens, and what an operation asks of whoever brings one.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Index, Text};
+use crate::{Access, Authority, Error, Index, Policy, Text};
 
 /// The id of the token that stands for "no token".
 pub const ANONYMOUS: &str = "anonymous";
@@ -51,6 +53,95 @@ pub struct AclInfo {
 /// All tokens, by id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclList;
+
+/// What holds where a token's rules say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum DefaultPolicy {
+    /// Everything but what needs a management token.
+    #[default]
+    Allow,
+    /// Nothing.
+    Deny,
+}
+
+impl DefaultPolicy {
+    /// From what a configuration spells.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "allow" => Some(Self::Allow),
+            "deny" => Some(Self::Deny),
+            _ => None,
+        }
+    }
+
+    /// How far it goes.
+    pub fn access(self) -> Access {
+        match self {
+            Self::Allow => Access::Write,
+            Self::Deny => Access::Deny,
+        }
+    }
+}
+
+/// What holds for a token while nobody can be asked who knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum DownPolicy {
+    /// Everything but what needs a management token.
+    Allow,
+    /// Nothing.
+    Deny,
+    /// What held when it was last known, or else nothing.
+    #[default]
+    ExtendCache,
+}
+
+impl DownPolicy {
+    /// From what a configuration spells.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "allow" => Some(Self::Allow),
+            "deny" => Some(Self::Deny),
+            "extend-cache" => Some(Self::ExtendCache),
+            _ => None,
+        }
+    }
+}
+
+/// What a server says about a token, for an agent that judges by itself what the token's bearer may do there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// What its bearer may.
+    pub grant: Grant,
+    /// For how long that may be believed without asking again.
+    pub ttl: Duration,
+}
+
+/// What the bearer of a token may, as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Grant {
+    /// Tokens are not in use: everything.
+    Disabled,
+    /// There is no such token.
+    Unknown,
+    /// Everything: it is a management token.
+    Everything,
+    /// What its rules say.
+    Rules(Policy),
+}
+
+impl Grant {
+    /// What to ask before doing something for the token's bearer.
+    ///
+    /// # Errors
+    /// [`Error::AclNotFound`] if there is no such token.
+    pub fn authority(self, version_8: bool) -> Result<Authority, Error> {
+        match self {
+            Self::Disabled | Self::Everything => Ok(Authority::unlimited()),
+            Self::Unknown => Err(Error::AclNotFound),
+            Self::Rules(policy) => Ok(Authority::limited(policy, version_8)),
+        }
+    }
+}
 
 /// What an operation needs before it is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -96,10 +96,10 @@ impl Access {
 ///
 /// The longest beginning that fits decides. They lie in order, and each knows the longest other one that it begins with,
 /// so a name costs one search and then a step for each rule that encloses the one found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Prefixes(Vec<Prefix>);
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Prefix {
     begins: Text,
     access: Access,
@@ -148,10 +148,39 @@ impl Prefixes {
 }
 
 /// What one token's rules say, and what holds where they say nothing.
+///
+/// It travels as the plain list of its rules: what is found in it by place is worked out anew wherever it arrives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Plain", into = "Plain")]
 pub struct Policy {
     rules: BTreeMap<Resource, Prefixes>,
     otherwise: Access,
+}
+
+/// A [`Policy`] as it travels.
+#[derive(Serialize, Deserialize)]
+struct Plain {
+    rules: Vec<(Resource, Text, Access)>,
+    otherwise: Access,
+}
+
+impl From<Plain> for Policy {
+    fn from(plain: Plain) -> Self {
+        Self::new(plain.rules, plain.otherwise)
+    }
+}
+
+impl From<Policy> for Plain {
+    fn from(policy: Policy) -> Self {
+        let rules = policy.rules.into_iter().flat_map(|(resource, rules)| {
+            let rules = rules.0.into_iter();
+            rules.map(move |rule| (resource, rule.begins, rule.access))
+        });
+        Self {
+            rules: rules.collect(),
+            otherwise: policy.otherwise,
+        }
+    }
 }
 
 impl Policy {

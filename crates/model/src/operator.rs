@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Access, Authority, Error, Index, Need, NodeCoordinate, Resource};
+use crate::{Access, Authority, Error, Index, Need, NodeCoordinate, Resolved, Resource};
 
 /// Something that a server does or tells without the log's part in it being the caller's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub enum Operation {
     RaftRemovePeer(String),
     /// Looks at or changes the keys of gossip. Answers [`Operated::Keyring`].
     Keyring(KeyringVerb),
+    /// What the bearer of the token that comes along may do; it stands in the options, like everybody's. Answers
+    /// [`Operated::Policy`].
+    ResolveToken,
     /// Where a node is now; written with others' in batches. Answers [`Operated::Nothing`].
     UpdateCoordinate(Box<NodeCoordinate>),
     /// Promises not to take part in a cluster that another server founds, for a while. Answers [`Operated::Nothing`].
@@ -39,13 +42,17 @@ pub enum Operated {
     RaftConfiguration(RaftConfiguration),
     /// What the members of each pool said.
     Keyring(Vec<KeyringPool>),
+    /// What a token's bearer may do.
+    Policy(Box<Resolved>),
 }
 
 impl Operation {
     /// What its asker must bring.
     pub fn need(&self) -> Need {
         match self {
-            Self::Peers | Self::UpdateCoordinate(_) | Self::Promise { .. } => Need::Nothing,
+            Self::Peers | Self::ResolveToken | Self::UpdateCoordinate(_) | Self::Promise { .. } => {
+                Need::Nothing
+            }
             Self::RaftConfiguration | Self::RaftRemovePeer(_) | Self::Keyring(_) => Need::Token,
         }
     }
@@ -56,7 +63,10 @@ impl Operation {
     /// Which rule is missing.
     pub fn guard(&self, authority: &Authority) -> Result<(), Error> {
         match self {
-            Self::Peers | Self::UpdateCoordinate(_) | Self::Promise { .. } => Ok(()),
+            // It tells only what its asker brought a token for.
+            Self::Peers | Self::ResolveToken | Self::UpdateCoordinate(_) | Self::Promise { .. } => {
+                Ok(())
+            }
             Self::RaftConfiguration => authority.demand(Resource::Operator, b"", Access::Read),
             Self::RaftRemovePeer(_) => authority.demand(Resource::Operator, b"", Access::Write),
             Self::Keyring(KeyringVerb::List) => {
@@ -70,9 +80,11 @@ impl Operation {
     pub fn needs_leader(&self) -> bool {
         match self {
             Self::RaftConfiguration | Self::RaftRemovePeer(_) => true,
-            Self::Peers | Self::Keyring(_) | Self::UpdateCoordinate(_) | Self::Promise { .. } => {
-                false
-            }
+            Self::Peers
+            | Self::Keyring(_)
+            | Self::ResolveToken
+            | Self::UpdateCoordinate(_)
+            | Self::Promise { .. } => false,
         }
     }
 }

@@ -57,6 +57,7 @@ impl Request {
                 Operation::Peers
                 | Operation::RaftConfiguration
                 | Operation::Keyring(_)
+                | Operation::ResolveToken
                 | Operation::UpdateCoordinate(_)
                 | Operation::Promise { .. } => true,
                 Operation::RaftRemovePeer(_) => false,

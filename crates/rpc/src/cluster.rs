@@ -235,9 +235,12 @@ impl Cluster {
             .await?
         {
             Operated::Peers(peers) => Ok(peers),
-            Operated::Nothing | Operated::RaftConfiguration(_) | Operated::Keyring(_) => Err(
-                Error::Internal("a server answered another question".to_owned()),
-            ),
+            Operated::Nothing
+            | Operated::RaftConfiguration(_)
+            | Operated::Keyring(_)
+            | Operated::Policy(_) => Err(Error::Internal(
+                "a server answered another question".to_owned(),
+            )),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who may: one question about a token, asked in the two pipelines and nowhere else.
 
-use model::{ANONYMOUS, Access, AclInfo, Authority, Error, MANAGEMENT, Need, Policy, Text};
+use model::{ANONYMOUS, Access, AclInfo, Authority, Error, Grant, MANAGEMENT, Need, Policy, Text};
 use store::{Read, View, Watch};
 use tokio::time::Instant;
 
@@ -17,11 +17,11 @@ pub(crate) fn authorise(
     token: &Text,
     need: Need,
 ) -> Result<Authority, Error> {
-    if !config.acl_enabled {
+    if !config.acl.is_enabled() {
         return Ok(Authority::unlimited());
     }
     let began = Instant::now();
-    let resolved = resolve(view, token);
+    let resolved = resolve(view, token).and_then(|grant| grant.authority(false));
     figures::note(&figures::TOKENS, began);
     match need {
         // Such questions are answered whoever asks, also with a token that doesn't exist.
@@ -37,10 +37,22 @@ pub(crate) fn authorise(
 
 /// What everybody may.
 fn nobody() -> Authority {
-    Authority::limited(Policy::new([], Access::Write), false)
+    Authority::limited(everything_but_management(), false)
 }
 
-fn resolve(view: &View, token: &Text) -> Result<Authority, Error> {
+fn everything_but_management() -> Policy {
+    Policy::new([], Access::Write)
+}
+
+/// What the bearer of `token` may.
+pub(crate) fn grant(config: &Config, view: &View, token: &Text) -> Result<Grant, Error> {
+    if !config.acl.is_enabled() {
+        return Ok(Grant::Disabled);
+    }
+    resolve(view, token)
+}
+
+fn resolve(view: &View, token: &Text) -> Result<Grant, Error> {
     if ROOT_IDS.iter().any(|id| *token == *id) {
         return Err(Error::invalid("Cannot resolve root ACL"));
     }
@@ -49,11 +61,13 @@ fn resolve(view: &View, token: &Text) -> Result<Authority, Error> {
     } else {
         token.clone()
     };
-    match (AclInfo { id }).read(view, &mut Watch::off()).answer {
-        Some(row) if row.kind == MANAGEMENT => Ok(Authority::unlimited()),
-        Some(_) => Ok(nobody()),
-        // The anonymous token is made on gaining leadership; until then nobody is somebody.
-        None if token.is_empty() => Ok(nobody()),
-        None => Err(Error::AclNotFound),
-    }
+    Ok(
+        match (AclInfo { id }).read(view, &mut Watch::off()).answer {
+            Some(row) if row.kind == MANAGEMENT => Grant::Everything,
+            Some(_) => Grant::Rules(everything_but_management()),
+            // The anonymous token is made on gaining leadership; until then nobody is somebody.
+            None if token.is_empty() => Grant::Rules(everything_but_management()),
+            None => Grant::Unknown,
+        },
+    )
 }

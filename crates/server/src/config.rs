@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use model::{DefaultPolicy, DownPolicy};
+
 /// Settings of a server.
 #[derive(Clone)]
 pub struct Config {
@@ -17,10 +19,8 @@ pub struct Config {
     pub advertise_address_wan: IpAddr,
     /// The port for requests between servers, as registered with the `consul` service.
     pub server_port: u16,
-    /// Whether tokens are in use.
-    pub acl_enabled: bool,
-    /// A management token to make sure of on gaining leadership; empty for none.
-    pub acl_master_token: String,
+    /// Tokens, and what holds without one.
+    pub acl: Acl,
     /// The shortest TTL that a session may have; default 10 s.
     pub session_ttl_min: Duration,
     /// How long a request is held while there is no leader; default 7 s.
@@ -35,6 +35,56 @@ pub struct Config {
     pub seed: u64,
 }
 
+/// Settings of access control. The default is to have none.
+#[derive(Clone)]
+pub struct Acl {
+    /// The datacenter that decides about tokens, in lower case; empty: tokens are not in use.
+    pub datacenter: String,
+    /// What holds where a token's rules say nothing; said by the servers of the deciding datacenter. Default: everything.
+    pub default_policy: DefaultPolicy,
+    /// What holds while the deciding datacenter can't be asked. Default: what was last known, or else nothing.
+    pub down_policy: DownPolicy,
+    /// How long what the deciding datacenter said about a token is believed elsewhere. Default: 30 s.
+    pub ttl: Duration,
+    /// A management token to make sure of on gaining leadership; empty for none.
+    pub master_token: String,
+    /// Whether rules about nodes, sessions and agents hold. Default: no.
+    pub enforce_version_8: bool,
+}
+
+impl Default for Acl {
+    fn default() -> Self {
+        Self {
+            datacenter: String::new(),
+            default_policy: DefaultPolicy::default(),
+            down_policy: DownPolicy::default(),
+            ttl: Duration::from_secs(30),
+            master_token: String::new(),
+            enforce_version_8: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Acl {
+    /// Without the master token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acl")
+            .field("datacenter", &self.datacenter)
+            .field("default_policy", &self.default_policy)
+            .field("down_policy", &self.down_policy)
+            .field("ttl", &self.ttl)
+            .field("enforce_version_8", &self.enforce_version_8)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Acl {
+    /// Whether tokens are in use.
+    pub fn is_enabled(&self) -> bool {
+        !self.datacenter.is_empty()
+    }
+}
+
 /// Where work on whole snapshots is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Checking {
@@ -46,14 +96,13 @@ pub enum Checking {
 }
 
 impl std::fmt::Debug for Config {
-    /// Without the master token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
             .field("datacenter", &self.datacenter)
             .field("node_name", &self.node_name)
             .field("advertise_address", &self.advertise_address)
             .field("server_port", &self.server_port)
-            .field("acl_enabled", &self.acl_enabled)
+            .field("acl", &self.acl)
             .finish_non_exhaustive()
     }
 }

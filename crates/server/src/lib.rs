@@ -30,7 +30,7 @@ mod transport;
 mod write;
 
 pub use alone::NoPeers;
-pub use config::{Checking, Config};
+pub use config::{Acl, Checking, Config};
 pub use core::{Parts, Server, ServerStatus, Start, StartError, SystemClock, WallClock};
 pub use recovery::{RecoveryError, recover};
 pub use transport::PoolTransport;

@@ -6,10 +6,11 @@ use consensus::{MembershipError, Peer};
 use gossip::{KeyOperation, KeyReport};
 use model::{
     Error, KeyringPool, KeyringVerb, Operated, Operation, Peers, RaftConfiguration, RaftServer,
+    Resolved,
 };
 use rpc::{Hop, OperateOptions, Refusal, Request, Response};
 
-use crate::access::authorise;
+use crate::access::{self, authorise};
 use crate::core::Core;
 use crate::directory::{self, Known};
 use crate::founding;
@@ -78,6 +79,13 @@ async fn operate_here(
         Operation::Keyring(verb) => {
             let pool = keyring(core, verb).await?;
             Ok(Operated::Keyring(vec![pool]))
+        }
+        Operation::ResolveToken => {
+            let grant = access::grant(&core.config, &core.shared.view(), &options.token)?;
+            Ok(Operated::Policy(Box::new(Resolved {
+                grant,
+                ttl: core.config.acl.ttl,
+            })))
         }
         Operation::UpdateCoordinate(coordinate) => {
             core.coordinates.take(coordinate)?;

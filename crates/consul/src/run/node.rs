@@ -307,6 +307,18 @@ fn joins(settings: &Settings) -> bool {
     named.any(|address| *address != me) || discovery.is_some()
 }
 
+/// Access control as the server's part of it is told.
+fn acl(settings: &Settings) -> server::Acl {
+    match &settings.acl {
+        Some(acl) => server::Acl {
+            datacenter: acl.datacenter.clone(),
+            master_token: acl.master_token.clone(),
+            ..server::Acl::default()
+        },
+        None => server::Acl::default(),
+    }
+}
+
 async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyhow::Result<Server> {
     let (disk, scratch_dir): (Arc<dyn Disk>, PathBuf) = match &settings.data_dir {
         Some(data_dir) => {
@@ -323,12 +335,7 @@ async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyh
         advertise_address: settings.lan.advertise.ip(),
         advertise_address_wan: settings.advertise_addr_wan,
         server_port: settings.rpc_advertise.port(),
-        acl_enabled: settings.acl.is_some(),
-        acl_master_token: settings
-            .acl
-            .as_ref()
-            .map(|acl| acl.master_token.clone())
-            .unwrap_or_default(),
+        acl: acl(settings),
         session_ttl_min: settings.session_ttl_min,
         hold_max: server::Config::HOLD_MAX,
         scratch_dir,

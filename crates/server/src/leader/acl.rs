@@ -16,7 +16,7 @@ pub(super) async fn run(core: &Core) -> Result<(), Error> {
 
 /// Which tokens are missing; those that exist stay as they are.
 fn plan(config: &Config, view: &View) -> Vec<AclToken> {
-    if !config.acl_enabled {
+    if !config.acl.is_enabled() {
         return Vec::new();
     }
     let mut tokens = vec![AclToken {
@@ -25,9 +25,9 @@ fn plan(config: &Config, view: &View) -> Vec<AclToken> {
         kind: Text::from(CLIENT),
         ..AclToken::default()
     }];
-    if !config.acl_master_token.is_empty() {
+    if !config.acl.master_token.is_empty() {
         tokens.push(AclToken {
-            id: Text::from(config.acl_master_token.as_str()),
+            id: Text::from(config.acl.master_token.as_str()),
             name: Text::from("Master Token"),
             kind: Text::from(MANAGEMENT),
             ..AclToken::default()

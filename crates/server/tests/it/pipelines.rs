@@ -262,8 +262,8 @@ fn needs_management() -> Error {
 #[tokio::test(start_paused = true)]
 async fn only_management_may_see_tokens_and_take_snapshots() {
     let mut settings = config("one");
-    settings.acl_enabled = true;
-    settings.acl_master_token = "root".to_owned();
+    settings.acl.datacenter = "dc1".to_owned();
+    settings.acl.master_token = "root".to_owned();
     let server = Alone::start(settings).await;
     let as_who = |token: &str| ReadOptions {
         token: Text::from(token),
