@@ -2,36 +2,38 @@
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::path;
 use crate::request::Question;
 use crate::{Answer, Client, Error, QueryOptions, WriteOptions};
 
 /// A key and all that is stored with it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+///
+/// It is written as the original's client writes it, in this order of fields.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct KvPair {
     /// The key.
     pub key: String,
-    /// The value; one that was never set is empty.
-    #[serde(default, deserialize_with = "base64")]
-    pub value: Bytes,
-    /// A number that the writer chose.
-    #[serde(default)]
-    pub flags: u64,
-    /// The session that holds the key's lock; empty when nobody does.
-    #[serde(default)]
-    pub session: String,
-    /// How often the lock was taken.
-    #[serde(default)]
-    pub lock_index: u64,
     /// When the key came into being.
     #[serde(default)]
     pub create_index: u64,
     /// When it last changed.
     #[serde(default)]
     pub modify_index: u64,
+    /// How often the lock was taken.
+    #[serde(default)]
+    pub lock_index: u64,
+    /// A number that the writer chose.
+    #[serde(default)]
+    pub flags: u64,
+    /// The value; one that was never set is empty.
+    #[serde(default, with = "crate::base64")]
+    pub value: Bytes,
+    /// The session that holds the key's lock; empty when nobody does.
+    #[serde(default)]
+    pub session: String,
 }
 
 /// A value to write.
@@ -261,15 +263,6 @@ fn key_path(key: &str) -> Result<String, Error> {
     let plain: &[u8] = if keep_slashes { b"-._~/" } else { b"-._~" };
     path::push(&mut path, key, plain);
     Ok(path)
-}
-
-fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-    use serde::de::Error as _;
-    let text = Option::<std::borrow::Cow<'de, str>>::deserialize(deserializer)?.unwrap_or_default();
-    base64_simd::STANDARD
-        .decode_to_vec(text.as_bytes())
-        .map(Bytes::from)
-        .map_err(|_| D::Error::custom("a value is not base64"))
 }
 
 #[cfg(test)]

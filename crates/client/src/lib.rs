@@ -22,8 +22,12 @@
 
 mod address;
 mod agent;
+mod base64;
+mod catalog;
 mod coordinate;
 mod error;
+mod event;
+mod health;
 mod kv;
 mod operator;
 mod options;
@@ -31,17 +35,22 @@ mod path;
 mod request;
 mod snapshot;
 mod tls;
+mod watch;
 
 pub use address::Address;
 pub use agent::{AgentCheck, AgentService, LogStream, Maintenance, Member};
+pub use catalog::{CatalogNode, CatalogServices};
 pub use coordinate::{Coordinate, CoordinateEntry, DatacenterCoordinates};
 pub use error::Error;
+pub use event::UserEvent;
+pub use health::{HealthCheck, HealthService, ServiceEntry};
 pub use kv::{DeleteCondition, KvPair, KvPut, PutCondition};
 pub use operator::{KeyChange, Keyring, RaftConfiguration, RaftServer};
 pub use options::{Answer, Consistency, Meta, QueryOptions, Wait, WriteOptions};
 pub use request::{Client, Config, Credentials};
 pub use snapshot::{RestoreOptions, Skipped, SnapshotDownload};
 pub use tls::Tls;
+pub use watch::{Change, Failure, Plan, PlanError, Source, Watch, Watched};
 
 /// Reads `null` as nothing: that is how the original writes an empty list or map that nobody made.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>

@@ -65,6 +65,16 @@ pub struct Meta {
     pub last_contact: Duration,
 }
 
+impl<T> Answer<T> {
+    /// The same about something else.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer {
+            value: change(self.value),
+            meta: self.meta,
+        }
+    }
+}
+
 impl QueryOptions {
     pub(crate) fn parameters(&self) -> Vec<(&'static str, String)> {
         let mut parameters = datacenter(&self.datacenter);

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::error::{self, Error};
-use crate::{Address, Meta, Tls};
+use crate::{Address, Answer, Meta, QueryOptions, Tls};
 
 /// What a client is made of.
 #[derive(Clone)]
@@ -265,6 +265,24 @@ impl Client {
     pub(crate) async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
         let body = self.bytes(response).await?;
         serde_json::from_slice(&body).map_err(|why| Error::Decode(why.to_string()))
+    }
+
+    /// A read whose answer is JSON; what comes as `null` is empty.
+    pub(crate) async fn read<T: DeserializeOwned + Default>(
+        &self,
+        question: Question,
+        options: &QueryOptions,
+    ) -> Result<Answer<T>, Error> {
+        let question = question
+            .parameters(options.parameters())
+            .token(&options.token);
+        let response = self.send_ok(question).await?;
+        let meta = Self::meta(&response);
+        let value = self.json::<Option<T>>(response).await?;
+        Ok(Answer {
+            value: value.unwrap_or_default(),
+            meta,
+        })
     }
 
     /// What the headers of an answer say.
