@@ -26,4 +26,4 @@ mod world;
 
 pub use agents::{AgentsReport, Crowd, crowd, run_agents};
 pub use cluster::Counts;
-pub use life::{Failure, Plan, Report, run};
+pub use life::{Course, Failure, Plan, Report, run};

@@ -13,7 +13,7 @@ use crate::archive::{KEYS, key_name, restored};
 use crate::check::{self, Violation};
 use crate::clients;
 use crate::cluster::{Cluster, Counts, ELECTION_MAX};
-use crate::faults::{FAULTS, Trouble};
+use crate::faults::{FAULTS, Fault, Trouble};
 use crate::network::Network;
 use crate::world::World;
 
@@ -28,9 +28,9 @@ pub struct Plan {
     pub is_told: bool,
 }
 
-/// What a life was like.
+/// What can be said of every life, whoever the clients are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct Course {
     /// The hash of all events; the same seed gives the same.
     pub hash: u64,
     /// How many events there were.
@@ -39,6 +39,15 @@ pub struct Report {
     pub simulated: Duration,
     /// Servers.
     pub servers: usize,
+    /// What went wrong.
+    pub counts: Counts,
+}
+
+/// What a life was like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What every life has.
+    pub course: Course,
     /// Operations on keys whose outcome is known.
     pub answered: u64,
     /// And those whose outcome isn't.
@@ -49,8 +58,6 @@ pub struct Report {
     pub restores: u64,
     /// Snapshots that were taken.
     pub saves: u64,
-    /// What went wrong.
-    pub counts: Counts,
 }
 
 /// A seed that breaks a promise.
@@ -78,7 +85,7 @@ const PEACE: Duration = Duration::from_secs(12);
 /// # Errors
 /// The first promise that was broken.
 pub fn run(plan: Plan) -> Result<Report, Box<Failure>> {
-    block_on(plan, live(plan))
+    block_on(plan, Life::live(plan, plan.seed, &[3, 3, 3, 5], go_through))
 }
 
 /// Runs one life on a clock of its own; it says what it was like, and the hash of all that happened.
@@ -102,92 +109,132 @@ pub(crate) fn block_on<T>(
     outcome.map_err(|violation| failure(violation, hash))
 }
 
-async fn live(plan: Plan) -> (Result<Report, Violation>, u64) {
-    let mut chance = ChaCha8Rng::seed_from_u64(plan.seed);
-    let trace = Trace::begin();
-    let network = Network::new(chance.random(), trace.clone());
-    let world = World::new(network, trace.clone(), plan.is_told);
-    let servers = [3, 3, 3, 5][chance.random_range(0..4)];
-    let cluster = Cluster::new(
-        servers,
-        ChaCha8Rng::seed_from_u64(chance.random()),
-        world.clone(),
-    );
-    let outcome = Box::pin(go_through(plan, chance, world, cluster)).await;
-    (outcome, trace.hash().0)
+/// What every life is made of, whoever the clients are.
+pub(crate) struct Life {
+    pub(crate) plan: Plan,
+    pub(crate) chance: ChaCha8Rng,
+    pub(crate) world: World,
+    pub(crate) cluster: Cluster,
+    pub(crate) begun: Instant,
 }
 
-async fn go_through(
-    plan: Plan,
-    mut chance: ChaCha8Rng,
-    world: World,
-    mut cluster: Cluster,
-) -> Result<Report, Violation> {
-    let begun = Instant::now();
-    cluster.bootstrap().await;
-    // Each life has some kinds of trouble only, so that rare combinations are not drowned by the common ones.
-    let kinds: Vec<_> = FAULTS
-        .iter()
-        .copied()
-        .filter(|_| chance.random_bool(0.4))
-        .collect();
-    let restores = chance.random_bool(0.7);
-    world.tell("plan", || {
-        format!(
-            "{} servers, restores: {restores}, {kinds:?}",
-            cluster.places.len()
-        )
-    });
-    cluster.form().await?;
-    let mut tasks = JoinSet::new();
-    clients::spawn(
-        &mut tasks,
-        &world,
-        cluster.places.len(),
-        restores,
-        &mut chance,
-    );
-    let trouble_ends = begun + plan.length.saturating_sub(PEACE);
-    Trouble::default()
-        .make(&mut cluster, &kinds, trouble_ends)
-        .await;
-    cluster.heal().await;
-    world.with(|state| state.calms = true);
-    has_leader_soon(&world, &cluster).await?;
-    while begun.elapsed() < plan.length && !world.is_broken() {
-        sleep(Duration::from_millis(500)).await;
-        cluster.look_after();
-        cluster.operate().await;
+impl Life {
+    /// Prepares a cluster of one of the sizes and goes through its life; says also the hash of all that happened.
+    ///
+    /// A kind of life makes its own `seed` of the plan's, so that the kinds have nothing to do with each other.
+    pub(crate) async fn live<T>(
+        plan: Plan,
+        seed: u64,
+        sizes: &[usize],
+        go_through: impl AsyncFnOnce(Self) -> Result<T, Violation>,
+    ) -> (Result<T, Violation>, u64) {
+        let mut chance = ChaCha8Rng::seed_from_u64(seed);
+        let trace = Trace::begin();
+        let network = Network::new(chance.random(), trace.clone());
+        let world = World::new(network, trace.clone(), plan.is_told);
+        let servers = sizes[chance.random_range(0..sizes.len())];
+        let cluster = Cluster::new(
+            servers,
+            ChaCha8Rng::seed_from_u64(chance.random()),
+            world.clone(),
+        );
+        let life = Self {
+            plan,
+            chance,
+            world,
+            cluster,
+            begun: Instant::now(),
+        };
+        let outcome = Box::pin(go_through(life)).await;
+        (outcome, trace.hash().0)
     }
-    world.with(|state| state.ends = true);
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            world.violate(Violation::new("clients go on", error.to_string()));
+
+    /// Each life has some kinds of trouble only, so that rare combinations are not drowned by the common ones.
+    pub(crate) fn draw_kinds(&mut self, probability: f64) -> Vec<Fault> {
+        let kinds = FAULTS.iter().copied();
+        kinds
+            .filter(|_| self.chance.random_bool(probability))
+            .collect()
+    }
+
+    /// Lets things of these kinds go wrong until `end`, undoes all, and waits for a leader; says when all was undone.
+    pub(crate) async fn go_wrong(
+        &mut self,
+        kinds: &[Fault],
+        end: Instant,
+    ) -> Result<Instant, Violation> {
+        Trouble::default().make(&mut self.cluster, kinds, end).await;
+        self.cluster.heal().await;
+        self.world.with(|state| state.calms = true);
+        let peace = Instant::now();
+        has_leader_soon(&self.world, &self.cluster).await?;
+        Ok(peace)
+    }
+
+    /// Tells the clients to end, and waits for them.
+    pub(crate) async fn join(&self, mut clients: JoinSet<()>) -> Result<(), Violation> {
+        self.world.with(|state| state.ends = true);
+        while let Some(ended) = clients.join_next().await {
+            if let Err(error) = ended {
+                let violation = Violation::new("clients go on", error.to_string());
+                self.world.violate(violation);
+            }
         }
+        self.world.verdict()
     }
-    if let Some(violation) = world.with(|state| state.violation.take()) {
-        return Err(violation);
+
+    /// Ends the servers, and says what can be said of every life.
+    pub(crate) async fn end(mut self) -> Result<Course, Violation> {
+        let simulated = self.begun.elapsed();
+        let counts = self.cluster.counts;
+        let servers = self.cluster.places.len();
+
+        self.cluster.end().await;
+        self.world.verdict()?;
+        let trace = &self.world.trace;
+        trace.event("gossip", &[&self.cluster.network.pool_hash().to_le_bytes()]);
+        let (hash, events) = trace.hash();
+        Ok(Course {
+            hash,
+            events,
+            simulated,
+            servers,
+            counts,
+        })
     }
+}
+
+async fn go_through(mut life: Life) -> Result<Report, Violation> {
+    life.cluster.bootstrap().await;
+    let kinds = life.draw_kinds(0.4);
+    let restores = life.chance.random_bool(0.7);
+    let servers = life.cluster.places.len();
+    life.world.tell("plan", || {
+        format!("{servers} servers, restores: {restores}, {kinds:?}")
+    });
+    life.cluster.form().await?;
+    let mut tasks = JoinSet::new();
+    clients::spawn(&mut tasks, &life.world, servers, restores, &mut life.chance);
+    let length = life.plan.length;
+    let trouble_ends = life.begun + length.saturating_sub(PEACE);
+    life.go_wrong(&kinds, trouble_ends).await?;
+    while life.begun.elapsed() < length && !life.world.is_broken() {
+        sleep(Duration::from_millis(500)).await;
+        life.cluster.look_after();
+        life.cluster.operate().await;
+    }
+    life.join(tasks).await?;
+    let world = life.world.clone();
     look_at_the_end(&world).await?;
-    cluster.compare().await?;
+    life.cluster.compare().await?;
     let mut kept = None;
     for front in world.with(|state| state.fronts.clone()).values() {
         kept = clients::glimpse(&world, front).await.or(kept);
     }
-    let simulated = begun.elapsed();
-    let counts = cluster.counts;
-    let servers = cluster.places.len();
-    cluster.end().await;
-    if let Some(violation) = world.with(|state| state.violation.take()) {
-        return Err(violation);
-    }
+    let course = life.end().await?;
     let mut history = world.with(|state| std::mem::take(&mut state.history));
     history.kept = kept.unwrap_or_default().into_iter().collect();
     check::check(&history, restored)?;
-    world
-        .trace
-        .event("gossip", &[&cluster.network.pool_hash().to_le_bytes()]);
-    let (hash, events) = world.trace.hash();
     let unanswered = history
         .operations
         .iter()
@@ -195,21 +242,17 @@ async fn go_through(
         .count();
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     Ok(Report {
-        hash,
-        events,
-        simulated,
-        servers,
+        course,
         answered: count(history.operations.len() - unanswered),
         unanswered: count(unanswered),
         glimpses: count(history.glimpses.len()),
         restores: world.with(|state| state.restores),
         saves: world.with(|state| state.saves),
-        counts,
     })
 }
 
 /// When nothing goes wrong any more, a leader is found within ten election timeouts.
-pub(crate) async fn has_leader_soon(world: &World, cluster: &Cluster) -> Result<(), Violation> {
+async fn has_leader_soon(world: &World, cluster: &Cluster) -> Result<(), Violation> {
     let end = Instant::now() + ELECTION_MAX * 10;
     while world.leader().is_none() {
         if Instant::now() > end {

@@ -135,14 +135,14 @@ fn live(agents: bool, size: usize, plan: Plan) -> Result<Lived, Box<Failure>> {
         let report = run_agents(plan)?;
         return Ok(Lived {
             told: format!("{report:?}"),
-            simulated: report.simulated,
+            simulated: report.course.simulated,
             converged: report.converged,
         });
     }
     let report = run(plan)?;
     Ok(Lived {
         told: format!("{report:?}"),
-        simulated: report.simulated,
+        simulated: report.course.simulated,
         converged: Duration::ZERO,
     })
 }

@@ -132,6 +132,14 @@ impl World {
         });
     }
 
+    /// The broken promise, if there is one.
+    pub(crate) fn verdict(&self) -> Result<(), Violation> {
+        match self.with(|state| state.violation.take()) {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn is_broken(&self) -> bool {
         self.with(|state| state.violation.is_some())
     }

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use consensus::sim::Trace;
 use model::{CatalogNode, CatalogNodes, Error, HealthNode, SERF_HEALTH, Text};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,10 +18,8 @@ use super::script::{Counts, Found, LONG, Script, Standing};
 use super::strangers::Stranger;
 use crate::check::Violation;
 use crate::check::catalog::difference;
-use crate::cluster::{self, Cluster};
-use crate::faults::{FAULTS, Trouble};
-use crate::life::{self, Failure, Plan, has_leader_soon};
-use crate::network::Network;
+use crate::cluster::Cluster;
+use crate::life::{self, Course, Failure, Life, Plan};
 use crate::world::{Front, World};
 
 /// How long after all faults something may still be on its way that was begun before.
@@ -43,20 +40,12 @@ const FIRST: usize = 10;
 /// What such a life was like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AgentsReport {
-    /// The hash of all events; the same seed gives the same.
-    pub hash: u64,
-    /// How many events there were.
-    pub events: u64,
-    /// Simulated time from beginning to end.
-    pub simulated: Duration,
-    /// Servers.
-    pub servers: usize,
+    /// What every life has.
+    pub course: Course,
     /// Agents.
     pub agents: usize,
-    /// What happened to the agents.
+    /// What happened to them.
     pub agents_counts: Counts,
-    /// What happened to the servers.
-    pub counts: cluster::Counts,
     /// Restores of earlier states.
     pub restores: u64,
     /// How long after the last fault all catalogs were true.
@@ -68,23 +57,9 @@ pub struct AgentsReport {
 /// # Errors
 /// The first promise that was broken.
 pub fn run_agents(plan: Plan) -> Result<AgentsReport, Box<Failure>> {
-    life::block_on(plan, live(plan))
-}
-
-async fn live(plan: Plan) -> (Result<AgentsReport, Violation>, u64) {
     // Far from the chance of the lives without agents.
-    let mut chance = ChaCha8Rng::seed_from_u64(plan.seed ^ 0xa9e7_0000_0000_0000);
-    let trace = Trace::begin();
-    let network = Network::new(chance.random(), trace.clone());
-    let world = World::new(network, trace.clone(), plan.is_told);
-    let servers = [3, 3, 5][chance.random_range(0..3)];
-    let cluster = Cluster::new(
-        servers,
-        ChaCha8Rng::seed_from_u64(chance.random()),
-        world.clone(),
-    );
-    let outcome = Box::pin(go_through(plan, chance, world, cluster)).await;
-    (outcome, trace.hash().0)
+    let seed = plan.seed ^ 0xa9e7_0000_0000_0000;
+    life::block_on(plan, Life::live(plan, seed, &[3, 3, 5], go_through))
 }
 
 /// The agents, as those who look at the end see them.
@@ -92,76 +67,41 @@ struct Agents {
     machines: Vec<(Arc<Machine>, Arc<Standing>)>,
 }
 
-async fn go_through(
-    plan: Plan,
-    mut chance: ChaCha8Rng,
-    world: World,
-    mut cluster: Cluster,
-) -> Result<AgentsReport, Violation> {
-    let begun = Instant::now();
-    cluster.bootstrap().await;
-    let kinds: Vec<_> = FAULTS
-        .iter()
-        .copied()
-        .filter(|_| chance.random_bool(0.25))
-        .collect();
-    let restores = chance.random_bool(0.5);
-    let meddles = chance.random_bool(0.5);
-    let count = chance.random_range(2..7);
+async fn go_through(mut life: Life) -> Result<AgentsReport, Violation> {
+    life.cluster.bootstrap().await;
+    let kinds = life.draw_kinds(0.25);
+    let restores = life.chance.random_bool(0.5);
+    let meddles = life.chance.random_bool(0.5);
+    let count = life.chance.random_range(2..7);
+    let servers = life.cluster.places.len();
+    let world = life.world.clone();
     world.tell("plan", || {
-        format!(
-            "{} servers, {count} agents, restores: {restores}, strangers: {meddles}, {kinds:?}",
-            cluster.places.len()
-        )
+        format!("{servers} servers, {count} agents, restores: {restores}, strangers: {meddles}, {kinds:?}")
     });
-    cluster.form().await?;
+    life.cluster.form().await?;
     let mut tasks = JoinSet::new();
-    let agents = Agents::spawn(count, &mut tasks, &world, &cluster, &mut chance);
+    let agents = Agents::spawn(count, &mut tasks, &world, &life.cluster, &mut life.chance);
     let stranger = |chance: &mut ChaCha8Rng| Stranger {
         world: world.clone(),
         chance: ChaCha8Rng::seed_from_u64(chance.random()),
         nodes: agents.names(),
     };
     if meddles {
-        tasks.spawn(stranger(&mut chance).meddle());
+        tasks.spawn(stranger(&mut life.chance).meddle());
     }
     if restores {
-        tasks.spawn(stranger(&mut chance).go_back());
+        tasks.spawn(stranger(&mut life.chance).go_back());
     }
-    Trouble::default()
-        .make(&mut cluster, &kinds, begun + plan.length)
-        .await;
-    cluster.heal().await;
-    world.with(|state| state.calms = true);
-    let peace = Instant::now();
-    has_leader_soon(&world, &cluster).await?;
-    let converged = agents.converge(&world, &mut cluster, peace).await?;
-    world.with(|state| state.ends = true);
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            world.violate(Violation::new("agents go on", error.to_string()));
-        }
-    }
-    cluster.compare().await?;
-    let simulated = begun.elapsed();
-    let counts = cluster.counts;
-    let servers = cluster.places.len();
-    cluster.end().await;
-    if let Some(violation) = world.with(|state| state.violation.take()) {
-        return Err(violation);
-    }
-    world
-        .trace
-        .event("gossip", &[&cluster.network.pool_hash().to_le_bytes()]);
-    let (hash, events) = world.trace.hash();
+    let trouble_ends = life.begun + life.plan.length;
+    let peace = life.go_wrong(&kinds, trouble_ends).await?;
+    let converged = agents.converge(&world, &mut life.cluster, peace).await?;
+    life.join(tasks).await?;
+    life.cluster.compare().await?;
+    let course = life.end().await?;
     Ok(AgentsReport {
-        hash,
-        events,
-        simulated,
-        servers,
+        course,
         agents: count,
         agents_counts: agents.counts(),
-        counts,
         restores: world.with(|state| state.restores),
         converged,
     })
