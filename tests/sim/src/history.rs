@@ -216,6 +216,17 @@ pub struct Start {
     pub applied: u64,
 }
 
+/// A server neither sent nor received for a while, and lost nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Which server.
+    pub server: usize,
+    /// Since when.
+    pub from: Moment,
+    /// Until when.
+    pub to: Moment,
+}
+
 /// All that clients know at the end.
 #[derive(Debug, Default, Clone)]
 pub struct History {
@@ -229,6 +240,8 @@ pub struct History {
     pub glimpses: Vec<Glimpse>,
     /// Who waited, and how long.
     pub waits: Vec<Waiting>,
+    /// Times for which nobody can blame a server.
+    pub pauses: Vec<Pause>,
     /// Acknowledged keepsakes.
     pub keepsakes: Vec<Keepsake>,
     /// The keepsakes that are there at the end.

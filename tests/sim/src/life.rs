@@ -232,7 +232,7 @@ async fn go_through(mut life: Life) -> Result<Report, Violation> {
         kept = clients::glimpse(&world, front).await.or(kept);
     }
     let course = life.end().await?;
-    let mut history = world.with(|state| std::mem::take(&mut state.history));
+    let mut history = world.take_history();
     history.kept = kept.unwrap_or_default().into_iter().collect();
     check::check(&history, restored)?;
     let unanswered = history
@@ -288,4 +288,30 @@ async fn look_at_the_end(world: &World) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lives in which something was found once, with what it was.
+    const FOUND: &[(u64, &str)] = &[(
+        6115,
+        "a server stays paused while a transfer of leadership hangs, and who waits there waits as long",
+    )];
+
+    #[test]
+    fn lives_in_which_something_was_found_keep_their_promises() {
+        for &(seed, what) in FOUND {
+            let plan = Plan {
+                seed,
+                length: Duration::from_secs(120),
+                is_told: false,
+            };
+            // The log's library draws from one generator a thread.
+            let life = std::thread::spawn(move || run(plan));
+            let outcome = life.join().expect("it doesn't panic");
+            assert!(outcome.is_ok(), "{what}: {outcome:?}");
+        }
+    }
 }

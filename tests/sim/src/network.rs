@@ -22,7 +22,7 @@ use rpc::{
     SaveOptions, Serve, ServerAddress,
 };
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a caller waits for what never comes.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -72,8 +72,10 @@ struct Wires {
     servers: BTreeMap<usize, Arc<dyn Serve>>,
     /// Pairs between which nothing passes, in this direction.
     cut: BTreeSet<(usize, usize)>,
-    /// Places that neither send nor receive, but lose nothing.
-    paused: BTreeSet<usize>,
+    /// Places that neither send nor receive, but lose nothing, and since when.
+    paused: BTreeMap<usize, Instant>,
+    /// Who was paused, from when until when.
+    pauses: Vec<(usize, Instant, Instant)>,
     loss: f64,
     repetition: f64,
     delay_max_ms: u64,
@@ -96,7 +98,8 @@ impl Network {
             trace,
             servers: BTreeMap::new(),
             cut: BTreeSet::new(),
-            paused: BTreeSet::new(),
+            paused: BTreeMap::new(),
+            pauses: Vec::new(),
             loss: 0.0,
             repetition: 0.0,
             delay_max_ms: DELAY_MAX_MS,
@@ -167,22 +170,32 @@ impl Network {
 
     /// What a place sends and what is sent to it waits, until [`Network::resume`], which is to come after this long.
     pub(crate) fn pause(&self, place: usize, length: Duration) {
-        self.wires().paused.insert(place);
+        let mut wires = self.wires();
+        wires.paused.entry(place).or_insert_with(Instant::now);
+        drop(wires);
         self.pool.starve(pool_address(place), length);
     }
 
     /// What has waited goes on.
     pub(crate) fn resume(&self, place: usize) {
-        if self.wires().paused.remove(&place) {
+        let mut wires = self.wires();
+        if let Some(since) = wires.paused.remove(&place) {
+            wires.pauses.push((place, since, Instant::now()));
+            drop(wires);
             self.resumed.notify_waiters();
         }
+    }
+
+    /// Who was paused, from when until when; without those who still are.
+    pub(crate) fn pauses(&self) -> Vec<(usize, Instant, Instant)> {
+        self.wires().pauses.clone()
     }
 
     /// Returns when a place isn't paused.
     pub(crate) async fn awake(&self, place: usize) {
         loop {
             let resumed = self.resumed.notified();
-            if !self.wires().paused.contains(&place) {
+            if !self.wires().paused.contains_key(&place) {
                 return;
             }
             resumed.await;

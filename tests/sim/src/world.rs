@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::check::Violation;
-use crate::history::{Generation, History, Moment, SessionNumber};
+use crate::history::{Generation, History, Moment, Pause, SessionNumber};
 use crate::network::Network;
 
 /// How long a client waits for an answer before it gives up.
@@ -103,7 +103,25 @@ impl World {
     }
 
     pub(crate) fn now(&self) -> Moment {
-        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.moment(Instant::now())
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        u64::try_from((at - self.begun).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// All that clients know, and when nobody could have told them.
+    pub(crate) fn take_history(&self) -> History {
+        let mut history = self.with(|state| std::mem::take(&mut state.history));
+        let pauses = self.network.pauses().into_iter();
+        history.pauses = pauses
+            .map(|(server, from, to)| Pause {
+                server,
+                from: self.moment(from),
+                to: self.moment(to),
+            })
+            .collect();
+        history
     }
 
     /// Notes an event, and shows it if somebody wants to read along.
