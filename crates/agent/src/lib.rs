@@ -55,14 +55,19 @@
 //!         stats: Box::new(raft),
 //!         figures: Box::new(agent::FiguresSnapshot::default),
 //!         local: agent::Local::new(agent::LocalConfig::default()).0,
+//!         tokens: agent::Tokens::unjudged(),
+//!         events: agent::Events::default(),
 //!     },
 //! );
 //! assert_eq!(agent.member().tags["role"], "consul");
 //! ```
 
+pub mod access;
 pub mod checks;
 pub mod coordinates;
 pub mod definition;
+pub mod events;
+pub mod exec;
 pub mod join;
 pub mod local;
 pub mod members;
@@ -73,6 +78,7 @@ mod figures;
 mod journal;
 mod neighbours;
 mod pool;
+mod process;
 mod settings;
 mod stats;
 mod wish;
@@ -84,6 +90,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use access::{Bearer, Tokens};
+pub use events::{Events, KeptEvents};
+pub use exec::{Exec, ExecConfig};
 pub use figures::{Figures, FiguresSnapshot, Gauge, Labels, Sampled, Total, Totals};
 pub use journal::{Journal, Lines, Severity};
 pub use local::{ApiScripts, Definitions, Keeper, Local, LocalConfig, LocalError, LocalFigures};
@@ -110,6 +119,14 @@ pub mod fuzzing {
     /// If it matters how it arrives.
     pub fn read_docker(bytes: &[u8]) {
         crate::checks::fuzz_docker(bytes);
+    }
+
+    /// Reads a user event as gossip brings it, and what remote exec reads from one.
+    ///
+    /// # Panics
+    /// If it doesn't come out the same when it is sent again.
+    pub fn read_event(name: &str, envelope: &[u8]) {
+        crate::events::fuzz(name, envelope);
     }
 
     /// Reads a page of instances, and a refusal, as EC2 sends them.
@@ -142,6 +159,10 @@ pub struct Parts {
     pub figures: Box<dyn Figures>,
     /// The services and checks of this node.
     pub local: Local,
+    /// What tokens allow on this node.
+    pub tokens: Tokens,
+    /// The user events that this node was meant by.
+    pub events: Events,
 }
 
 impl fmt::Debug for Parts {
@@ -277,6 +298,16 @@ impl Agent {
     /// The services and checks of this node.
     pub fn local(&self) -> &Local {
         &self.0.parts.local
+    }
+
+    /// The user events that this node was meant by.
+    pub fn events(&self) -> &Events {
+        &self.0.parts.events
+    }
+
+    /// What tokens allow on this node.
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.parts.tokens
     }
 
     /// The log.

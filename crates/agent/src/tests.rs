@@ -26,6 +26,8 @@ fn agent(role: Role) -> Agent {
         stats: Box::new(stats),
         figures: Box::new(FiguresSnapshot::default),
         local: Local::new(LocalConfig::default()).0,
+        tokens: Tokens::unjudged(),
+        events: Events::default(),
     };
     Agent::new(identity, Settings::default(), parts)
 }

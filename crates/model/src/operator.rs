@@ -1,10 +1,12 @@
 //! What an operator asks of the servers besides the state: who takes part, and with which keys they gossip.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::{Access, Authority, Error, Index, Need, NodeCoordinate, Resolved, Resource};
+use crate::{Index, Need, NewEvent, NodeCoordinate, Resolved, Session};
 
 /// Something that a server does or tells without the log's part in it being the caller's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,10 @@ pub enum Operation {
     /// What the bearer of the token that comes along may do; it stands in the options, like everybody's. Answers
     /// [`Operated::Policy`].
     ResolveToken,
+    /// Says that whoever holds this session is still there. Answers [`Operated::Session`].
+    SessionRenew(Uuid),
+    /// Sends an event to all agents of the datacenter. Answers [`Operated::Fired`].
+    FireEvent(Box<NewEvent>),
     /// Where a node is now; written with others' in batches. Answers [`Operated::Nothing`].
     UpdateCoordinate(Box<NodeCoordinate>),
     /// Promises not to take part in a cluster that another server founds, for a while. Answers [`Operated::Nothing`].
@@ -44,45 +50,33 @@ pub enum Operated {
     Keyring(Vec<KeyringPool>),
     /// What a token's bearer may do.
     Policy(Box<Resolved>),
+    /// The event is on its way, with this id.
+    Fired(Uuid),
+    /// The session, if there is one.
+    Session(Option<Arc<Session>>),
 }
 
 impl Operation {
     /// What its asker must bring.
     pub fn need(&self) -> Need {
         match self {
-            Self::Peers | Self::ResolveToken | Self::UpdateCoordinate(_) | Self::Promise { .. } => {
-                Need::Nothing
-            }
-            Self::RaftConfiguration | Self::RaftRemovePeer(_) | Self::Keyring(_) => Need::Token,
-        }
-    }
-
-    /// What the rules of its asker's token must allow.
-    ///
-    /// # Errors
-    /// Which rule is missing.
-    pub fn guard(&self, authority: &Authority) -> Result<(), Error> {
-        match self {
-            // It tells only what its asker brought a token for.
-            Self::Peers | Self::ResolveToken | Self::UpdateCoordinate(_) | Self::Promise { .. } => {
-                Ok(())
-            }
-            Self::RaftConfiguration => authority.demand(Resource::Operator, b"", Access::Read),
-            Self::RaftRemovePeer(_) => authority.demand(Resource::Operator, b"", Access::Write),
-            Self::Keyring(KeyringVerb::List) => {
-                authority.demand(Resource::Keyring, b"", Access::Read)
-            }
-            Self::Keyring(_) => authority.demand(Resource::Keyring, b"", Access::Write),
+            Self::Peers | Self::ResolveToken | Self::Promise { .. } => Need::Nothing,
+            Self::SessionRenew(_) | Self::UpdateCoordinate(_) => Need::Version8,
+            Self::RaftConfiguration
+            | Self::RaftRemovePeer(_)
+            | Self::Keyring(_)
+            | Self::FireEvent(_) => Need::Token,
         }
     }
 
     /// Whether only the leader can do it; any server does the rest.
     pub fn needs_leader(&self) -> bool {
         match self {
-            Self::RaftConfiguration | Self::RaftRemovePeer(_) => true,
+            Self::RaftConfiguration | Self::RaftRemovePeer(_) | Self::SessionRenew(_) => true,
             Self::Peers
             | Self::Keyring(_)
             | Self::ResolveToken
+            | Self::FireEvent(_)
             | Self::UpdateCoordinate(_)
             | Self::Promise { .. } => false,
         }

@@ -58,9 +58,10 @@ impl Request {
                 | Operation::RaftConfiguration
                 | Operation::Keyring(_)
                 | Operation::ResolveToken
+                | Operation::SessionRenew(_)
                 | Operation::UpdateCoordinate(_)
                 | Operation::Promise { .. } => true,
-                Operation::RaftRemovePeer(_) => false,
+                Operation::RaftRemovePeer(_) | Operation::FireEvent(_) => false,
             },
             Self::Write(..) => false,
         }

@@ -238,7 +238,9 @@ impl Cluster {
             Operated::Nothing
             | Operated::RaftConfiguration(_)
             | Operated::Keyring(_)
-            | Operated::Policy(_) => Err(Error::Internal(
+            | Operated::Policy(_)
+            | Operated::Fired(_)
+            | Operated::Session(_) => Err(Error::Internal(
                 "a server answered another question".to_owned(),
             )),
         }

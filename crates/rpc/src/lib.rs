@@ -33,6 +33,8 @@ mod snapshots;
 
 mod link;
 
+pub mod event;
+
 pub mod frame;
 
 mod protocol;

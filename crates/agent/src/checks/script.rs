@@ -6,29 +6,21 @@
 //! that the program doesn't stand still.
 //!
 //! The program leads a process group of its own, and the whole group is killed when its time is up, and when the check is dropped.
-//! A child that has left the group (`setsid`, a daemon) can't be followed.
 //! What a program leaves running in the background when it exits by itself is left alone, since that may have been the point of it;
 //! should it hold on to the output, then that is read for one more second and no longer.
 
-use std::io;
 use std::pin::pin;
-use std::process::Stdio;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::tail::Tail;
 use super::{Config, Probe, Verdict, exit_status, script_time};
 use crate::definition::{self, Every, Status};
-
-/// How long the output of a program that has ended may still be held open by others.
-const LINGER: Duration = Duration::from_secs(1);
+use crate::process::{self, LINGER};
 
 /// After so many bytes the reading pauses, so that a flood leaves this thread to others.
 const BREATH: u64 = 1 << 20;
@@ -64,23 +56,8 @@ impl Script {
         }
     }
 
-    fn start(&self) -> io::Result<(Group, pipe::Receiver)> {
-        let (ours, theirs) = io::pipe()?;
-        // The command keeps the other end of the pipe; were it to outlive this function, the output would never end.
-        let mut command = Command::new(&self.program);
-        command
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(theirs.try_clone()?)
-            .stderr(theirs)
-            .process_group(0);
-        let group = Group(command.spawn()?);
-        let output = pipe::Receiver::from_owned_fd(ours.into())?;
-        Ok((group, output))
-    }
-
     async fn run(&self) -> Verdict {
-        let (mut group, mut output) = match self.start() {
+        let (mut group, mut output) = match process::start(&self.program, &self.arguments) {
             Ok(started) => started,
             Err(why) => {
                 return Verdict::critical(format!("Unable to run {:?}: {why}", self.program));
@@ -95,8 +72,8 @@ impl Script {
         while end.is_none() || output_open {
             // A flood must not hide that the program ended or that its time is up, so reading comes last.
             tokio::select! { biased;
-                exit = group.0.wait(), if end.is_none() => {
-                    end = Some(End::Exit(exit.ok().and_then(|exit| exit.code()).map(i64::from)));
+                code = group.ended(), if end.is_none() => {
+                    end = Some(End::Exit(code.map(i64::from)));
                     time.as_mut().reset(Instant::now() + LINGER);
                 }
                 () = &mut time => {
@@ -149,25 +126,5 @@ enum End {
 impl Probe for Script {
     fn ask(&self) -> BoxFuture<'_, Verdict> {
         self.run().boxed()
-    }
-}
-
-/// A program and those of its children that stayed in its group; dropping it kills them, unless it has ended by itself.
-struct Group(Child);
-
-impl Group {
-    fn kill(&self) {
-        // There is an id only as long as the program is not reaped, so the number can't belong to others by now.
-        let leader = self.0.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(leader) = leader.and_then(Pid::from_raw) {
-            // It fails only where nobody is left.
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
