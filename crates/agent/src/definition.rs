@@ -43,6 +43,13 @@ pub struct CheckDefinition {
     pub failures_before_critical: u32,
 }
 
+impl CheckDefinition {
+    /// Whether it runs programs of this machine or of a container.
+    pub fn runs_scripts(&self) -> bool {
+        self.kind.as_ref().is_some_and(CheckKind::runs_scripts)
+    }
+}
+
 /// Where the verdict of a check comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum CheckKind {

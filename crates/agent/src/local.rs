@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use model::{Check, Pairs, Service, Text};
+use model::{Access, Check, Pairs, Resource, Service, Text};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::access::Bearer;
 use crate::checks;
 use crate::definition::{CheckDefinition, ServiceDefinition, Status};
 
 mod files;
+mod guard;
 mod keeper;
 #[cfg(test)]
 mod naive;
@@ -42,8 +44,10 @@ pub struct LocalConfig {
     pub node_id: Text,
     /// Its metadata; the only part that a reload changes.
     pub node_meta: Pairs,
-    /// The agent's own token: for what was defined without one, and for reading the catalog.
+    /// What services and checks are written with that were defined without a token.
     pub token: Text,
+    /// What the node itself is written with, what is found in the catalog and isn't here is forgotten with, and the catalog is read with.
+    pub agent_token: Text,
     /// How long a check's new output may wait before the catalog is told: half of it to one and a half. Zero for not at all.
     pub check_update_interval: Duration,
     /// Where things registered over the API are kept; `None` keeps them in memory alone.
@@ -58,7 +62,7 @@ pub struct LocalConfig {
     pub seed: u64,
 }
 
-/// Without the token.
+/// Without the tokens.
 impl fmt::Debug for LocalConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalConfig")
@@ -73,6 +77,8 @@ impl fmt::Debug for LocalConfig {
 pub enum ApiScripts {
     /// They are.
     Allowed,
+    /// They are if access rules deny by default what this agent is asked, and the servers say so of the token that comes along.
+    Admitted,
     /// What comes with one is refused.
     #[default]
     Refused,
@@ -115,9 +121,20 @@ pub enum LocalError {
     /// It can't be done as it was asked for.
     #[error("{0}")]
     Refused(String),
+    /// There is nothing of that id, and rules say who may change what there is.
+    #[error("Unknown {kind} \"{id}\"")]
+    Unknown {
+        /// `service` or `check`.
+        kind: &'static str,
+        /// What was named.
+        id: Text,
+    },
+    /// A rule is missing.
+    #[error(transparent)]
+    Denied(#[from] model::Error),
     /// It brings a script along, over the API.
     #[error(
-        "scripts that arrive over the HTTP API are not run by this agent; enable_script_checks allows them"
+        "scripts that arrive over the HTTP API are not run by this agent; enable_script_checks allows them, and so do access rules that deny by default (acl_default_policy) and hold on agents (acl_enforce_version_8)"
     )]
     ScriptsRefused,
     /// It is done, but will be forgotten when this agent ends.
@@ -129,10 +146,13 @@ pub enum LocalError {
 }
 
 /// A handle to this node's services and checks; clones are the same.
+///
+/// What is done and seen through it is done and seen on somebody's word: anybody's, unless [`Local::on_behalf_of`] says whose.
 #[derive(Clone)]
 pub struct Local {
     asks: mpsc::Sender<Ask>,
     shared: Arc<Shared>,
+    bearer: Bearer,
 }
 
 /// What handles and keeper have in common.
@@ -152,6 +172,7 @@ impl Shared {
 /// What a handle wants, with the way back for the outcome.
 struct Ask {
     what: Want,
+    bearer: Bearer,
     answer: oneshot::Sender<Result<(), LocalError>>,
 }
 
@@ -202,17 +223,46 @@ impl Local {
             servers_changed: Notify::new(),
         });
         let keeper = Keeper::new(config, asked, Arc::clone(&shared));
-        (Self { asks, shared }, keeper)
+        let bearer = Bearer::Anybody;
+        let local = Self {
+            asks,
+            shared,
+            bearer,
+        };
+        (local, keeper)
+    }
+
+    /// The same, as far as this bearer may change and see it.
+    #[must_use]
+    pub fn on_behalf_of(&self, bearer: Bearer) -> Self {
+        Self {
+            bearer,
+            ..self.clone()
+        }
     }
 
     /// The services, by id, as this node sees them.
     pub fn services(&self) -> BTreeMap<Text, Arc<Service>> {
-        self.shared.state().services()
+        let mut services = self.shared.state().services();
+        services.retain(|_, service| {
+            let name = &service.name;
+            self.bearer.allows(Resource::Service, name, Access::Read)
+        });
+        services
     }
 
     /// The checks, by id, as this node sees them.
     pub fn checks(&self) -> BTreeMap<Text, Arc<Check>> {
-        self.shared.state().checks()
+        let mut checks = self.shared.state().checks();
+        checks.retain(|_, check| {
+            let (resource, name) = if check.service_id.is_empty() {
+                (Resource::Node, &check.node)
+            } else {
+                (Resource::Service, &check.service_name)
+            };
+            self.bearer.allows(resource, name, Access::Read)
+        });
+        checks
     }
 
     /// How many there are of what.
@@ -326,7 +376,13 @@ impl Local {
 
     async fn ask(&self, what: Want) -> Result<(), LocalError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.asks.send(Ask { what, answer }).await;
+        let bearer = self.bearer.clone();
+        let ask = Ask {
+            what,
+            bearer,
+            answer,
+        };
+        let sent = self.asks.send(ask).await;
         sent.map_err(|_| LocalError::Stopping)?;
         answered.await.unwrap_or(Err(LocalError::Stopping))
     }

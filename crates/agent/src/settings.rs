@@ -40,6 +40,8 @@ pub struct Settings {
     pub acl_down_policy: String,
     /// How long a decision about a token is kept. Default: 30 s.
     pub acl_ttl: Duration,
+    /// Whether rules about nodes, sessions and agents hold. Default: no.
+    pub acl_enforce_version_8: bool,
     /// The shortest time to live that a session may ask for. Default: 10 s.
     pub session_ttl_min: Duration,
     /// How long a check's output may wait before it is written to the catalog. Default: 5 minutes.
@@ -101,6 +103,7 @@ impl Default for Settings {
             acl_default_policy: "allow".to_owned(),
             acl_down_policy: "extend-cache".to_owned(),
             acl_ttl: Duration::from_secs(30),
+            acl_enforce_version_8: false,
             session_ttl_min: Duration::from_secs(10),
             check_update_interval: Duration::from_secs(5 * 60),
             disable_coordinates: false,

@@ -74,6 +74,14 @@ impl DefaultPolicy {
         }
     }
 
+    /// As a configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+
     /// How far it goes.
     pub fn access(self) -> Access {
         match self {
@@ -103,6 +111,15 @@ impl DownPolicy {
             "deny" => Some(Self::Deny),
             "extend-cache" => Some(Self::ExtendCache),
             _ => None,
+        }
+    }
+
+    /// As a configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::ExtendCache => "extend-cache",
         }
     }
 }

@@ -248,6 +248,11 @@ impl Authority {
         Self(Some(Arc::new(Limits { policy, version_8 })))
     }
 
+    /// What limits it; nothing does where everything is allowed.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.0.as_ref().map(|limits| &limits.policy)
+    }
+
     /// Whether everything is allowed.
     pub fn is_unlimited(&self) -> bool {
         self.0.is_none()
@@ -256,6 +261,12 @@ impl Authority {
     /// Whether rules about nodes, sessions and agents limit it.
     pub fn is_of_version_8(&self) -> bool {
         self.0.as_ref().is_some_and(|limits| limits.version_8)
+    }
+
+    /// Whether nothing is allowed of which no rule speaks.
+    pub fn denies_by_default(&self) -> bool {
+        let limits = self.0.as_ref();
+        limits.is_some_and(|limits| limits.policy.otherwise == Access::Deny)
     }
 
     /// Whether its bearer may go so far with what has this name.

@@ -349,9 +349,16 @@ impl Running {
 
     /// Does what a handle wants, and answers it now or when it is on disk and told.
     fn asked(&mut self, ask: Ask, now: Instant) {
-        let Ask { what, answer } = ask;
+        let Ask {
+            what,
+            bearer,
+            answer,
+        } = ask;
         let is_reload = matches!(what, Want::Reload { .. });
-        let outcome = self.change(|state| state.fulfil(what, now));
+        let outcome = self.change(|state| {
+            state.guard(&what, &bearer)?;
+            state.fulfil(what, now)
+        });
         let (outcome, position) = match outcome {
             Ok(position) => (Ok(()), position),
             Err(why) => (Err(why), 0),
@@ -422,7 +429,7 @@ impl Running {
         let cluster = self.cluster.clone();
         let (node, token) = {
             let state = self.state();
-            (state.node.name.clone(), state.token.clone())
+            (state.node.name.clone(), state.agent_token.clone())
         };
         let asking = async move {
             let options = ReadOptions {
@@ -490,6 +497,9 @@ impl Running {
         let subject = subject(&push.command);
         match answer {
             Ok(_) => tracing::info!("synced {subject}"),
+            Err(error) if is_denied(&error) => {
+                tracing::warn!("{subject}: registration blocked by ACLs: {error}");
+            }
             Err(error) if outcome == Outcome::Refused => {
                 tracing::warn!("the servers refuse to sync {subject}: {error}");
             }
@@ -529,6 +539,14 @@ impl State {
             } => self.reload(*definitions, node_meta, now).map(|()| 0),
         }
     }
+}
+
+/// Whether it is for want of a rule or a token.
+fn is_denied(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        Error::PermissionDenied | Error::PermissionDeniedBecause(_) | Error::AclNotFound
+    )
 }
 
 /// What a command is about, for the log.

@@ -62,10 +62,12 @@ const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 pub(super) struct State {
     /// This node, as it is written to the catalog.
     pub(super) node: Node,
-    /// The agent's own token.
+    /// What services and checks without a token of their own are written with.
     pub(super) token: Text,
+    /// What the node itself is written, forgotten and read with.
+    pub(super) agent_token: Text,
     update_interval: Duration,
-    api_scripts: ApiScripts,
+    pub(super) api_scripts: ApiScripts,
     /// Whether anything is kept on disk.
     keeps: bool,
     /// What the node offers by what it is.
@@ -199,6 +201,7 @@ impl State {
                 ..Node::default()
             },
             token: config.token.clone(),
+            agent_token: config.agent_token.clone(),
             update_interval: config.check_update_interval.min(FOREVER),
             api_scripts: config.api_scripts,
             keeps: config.data_dir.is_some(),
@@ -373,10 +376,6 @@ impl State {
         definition: ServiceDefinition,
         now: Instant,
     ) -> Result<u64, LocalError> {
-        let refuses = self.api_scripts == ApiScripts::Refused;
-        if refuses && definition.checks.iter().any(runs_scripts) {
-            return Err(LocalError::ScriptsRefused);
-        }
         let (key, _) = self.put_service(definition, Origin::Api, now)?;
         Ok(self.last_mark(&key))
     }
@@ -390,9 +389,6 @@ impl State {
         definition: CheckDefinition,
         now: Instant,
     ) -> Result<u64, LocalError> {
-        if self.api_scripts == ApiScripts::Refused && runs_scripts(&definition) {
-            return Err(LocalError::ScriptsRefused);
-        }
         if definition.kind.is_none() {
             return Err(not_valid());
         }
@@ -416,7 +412,7 @@ impl State {
         if self.services.contains_key(&key) {
             self.remove_service(&key);
         } else {
-            self.forget(Item::Service(key), id.clone(), self.token.clone());
+            self.forget(Item::Service(key), id.clone(), self.agent_token.clone());
         }
         Ok(self.queue.newest())
     }
@@ -433,7 +429,7 @@ impl State {
         if self.checks.contains_key(&key) {
             self.remove_check(&key);
         } else if key != Text::from(SERF_HEALTH).lower() {
-            self.forget(Item::Check(key), id.clone(), self.token.clone());
+            self.forget(Item::Check(key), id.clone(), self.agent_token.clone());
         }
         Ok(self.queue.newest())
     }
@@ -671,7 +667,7 @@ impl State {
             let key = own.id.lower();
             let offered = Offered {
                 service: Arc::new(own.clone()),
-                token: Text::default(),
+                token: self.agent_token.clone(),
                 origin: Origin::Own,
                 defined_tags: None,
                 has_new_tags: false,
@@ -755,7 +751,7 @@ impl State {
         }
         // What was well when the agent ended need not be well now.
         definition.status = None;
-        let is_silenced = self.api_scripts == ApiScripts::Refused && runs_scripts(&definition);
+        let is_silenced = self.api_scripts == ApiScripts::Refused && definition.runs_scripts();
         if is_silenced {
             // Without the check its service would look well, so it stays, and can't pass.
             // Its file stays as it is as well, for the day when scripts are allowed.
@@ -1330,10 +1326,6 @@ fn take_due(deadlines: &mut BTreeSet<(Instant, Text)>, now: Instant) -> Option<T
     deadlines.pop_first().map(|(_, key)| key)
 }
 
-fn runs_scripts(check: &CheckDefinition) -> bool {
-    check.kind.as_ref().is_some_and(CheckKind::runs_scripts)
-}
-
 fn failed_check(name: &Text, why: &LocalError) -> LocalError {
     LocalError::Refused(format!("Failed to register check '{name}': {why}"))
 }
@@ -1355,20 +1347,23 @@ fn checks_of_service(
     let is_single = checks.len() == 1;
     let name = [b"Service '", &*service.name, b"' check"].concat();
     let numbered = checks.into_iter().enumerate();
-    let named = numbered.map(|(index, check)| {
-        let mut id = [b"service:", &*service.id].concat();
-        if !is_single {
-            id.extend_from_slice(format!(":{}", index + 1).as_bytes());
-        }
-        CheckDefinition {
-            id: Text::from(id),
-            name: Text::from(name.as_slice()),
-            service_id: service.id.clone(),
-            token: token.clone(),
-            ..check
-        }
+    let named = numbered.map(|(index, check)| CheckDefinition {
+        id: id_of_check(&service.id, index, is_single),
+        name: Text::from(name.as_slice()),
+        service_id: service.id.clone(),
+        token: token.clone(),
+        ..check
     });
     named.collect()
+}
+
+/// How a check is called that comes along with a service, as the only one or at this place.
+pub(super) fn id_of_check(service_id: &Text, index: usize, is_single: bool) -> Text {
+    let mut id = [b"service:", &**service_id].concat();
+    if !is_single {
+        id.extend_from_slice(format!(":{}", index + 1).as_bytes());
+    }
+    Text::from(id)
 }
 
 /// Whether a service is small enough to be kept and told of.

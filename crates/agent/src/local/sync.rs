@@ -243,11 +243,27 @@ impl State {
     /// The next thing to tell the servers, if something waits.
     pub(super) fn next_push(&mut self) -> Option<Push> {
         while let Some((position, item)) = self.queue.pop() {
+            if self.needs_node_first(&item)
+                && let Some(of_node) = self.queue.remove(&Item::Node)
+            {
+                self.queue.put_back(position, item);
+                return self.push(of_node, Item::Node);
+            }
             if let Some(push) = self.push(position, item) {
                 return Some(push);
             }
         }
         None
+    }
+
+    /// Whether it tells of the node with a token that need not be good for it: the agent's own goes first then, so that nothing of the node is left to be changed.
+    fn needs_node_first(&self, item: &Item) -> bool {
+        let token = match item {
+            Item::Node => return false,
+            Item::Service(key) => self.services.get(key).map(|offered| &offered.token),
+            Item::Check(key) => self.checks.get(key).map(|checked| &checked.token),
+        };
+        token.is_some_and(|token| self.token_of(token) != self.agent_token)
     }
 
     fn push(&mut self, position: u64, item: Item) -> Option<Push> {
@@ -279,7 +295,7 @@ impl State {
         }
         match &item {
             Item::Node => {
-                let token = self.token.clone();
+                let token = self.agent_token.clone();
                 Some(self.registration(None, Vec::new(), token, vec![(position, item)]))
             }
             Item::Service(key) => {

@@ -66,6 +66,7 @@ fn config() -> LocalConfig {
         node: "n1".into(),
         address: "10.0.0.1".into(),
         token: "agent".into(),
+        agent_token: "agent".into(),
         check_update_interval: 300 * SECOND,
         seed: 7,
         ..LocalConfig::default()

@@ -14,6 +14,7 @@ fn config() -> LocalConfig {
         node: "n1".into(),
         address: "10.0.0.1".into(),
         token: "agent".into(),
+        agent_token: "agent".into(),
         check_update_interval: 300 * SECOND,
         data_dir: Some("unused".into()),
         ..LocalConfig::default()
@@ -719,25 +720,15 @@ fn there_are_only_so_many() {
 }
 
 #[test]
-fn scripts_over_the_api_are_refused_whole() {
+fn scripts_of_files_are_run_wherever_those_of_the_api_are_refused() {
     let mut world = World::new();
-    let definition = service("web", vec![ttl(""), script("")]);
-    let refused = world.state.register_service(definition.clone(), world.now);
-    let why = refused.unwrap_err();
-    assert!(why.to_string().contains("enable_script_checks"), "{why}");
-    assert!(world.state.register_check(script("c"), world.now).is_err());
-    assert_eq!(world.ids(), [""; 0]);
+    assert_eq!(world.state.api_scripts, ApiScripts::Refused);
     let definitions = Definitions {
-        services: vec![definition.clone()],
+        services: vec![service("web", vec![ttl(""), script("")])],
         checks: vec![script("c")],
     };
     world.reload(definitions).unwrap();
-    assert_eq!(world.ids().len(), 4, "files may");
-    let mut world = World::with(&LocalConfig {
-        api_scripts: ApiScripts::Allowed,
-        ..config()
-    });
-    world.state.register_service(definition, world.now).unwrap();
+    assert_eq!(world.ids().len(), 4);
 }
 
 #[test]

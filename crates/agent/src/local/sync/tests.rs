@@ -15,6 +15,7 @@ fn config() -> LocalConfig {
         tagged_addresses: [("lan".into(), "10.0.0.1".into())].into(),
         node_meta: [("rack".into(), "7".into())].into(),
         token: "agent".into(),
+        agent_token: "agent".into(),
         check_update_interval: 300 * SECOND,
         ..LocalConfig::default()
     }
@@ -405,7 +406,7 @@ fn a_service_takes_its_checks_along() {
 }
 
 #[test]
-fn what_is_refused_waits_for_a_comparison_and_the_node_for_another_token() {
+fn what_is_refused_waits_for_a_comparison_and_the_node_goes_with_the_agents_own_token() {
     let mut state = State::new(&config());
     let mut naive = Naive::default();
     let check = CheckDefinition {
@@ -415,13 +416,14 @@ fn what_is_refused_waits_for_a_comparison_and_the_node_for_another_token() {
     };
     state.register_check(check, Instant::now()).unwrap();
     state.take_over(compare(&state, &naive.catalog()));
-    let push = state.next_push().unwrap();
-    assert_eq!(push.token, "bad");
-    state.settle(push, Outcome::Refused);
+    // The check's token need not be good for the node.
     let push = state.next_push().unwrap();
     assert_eq!(push.token, "agent");
     naive.apply(&push.command).unwrap();
     state.settle(push, Outcome::Done);
+    let push = state.next_push().unwrap();
+    assert_eq!(push.token, "bad");
+    state.settle(push, Outcome::Refused);
     assert!(state.next_push().is_none());
     let differences = compare(&state, &naive.catalog());
     assert_eq!(differences.items, [Item::Check("c".into())].into());
