@@ -132,10 +132,22 @@ impl Client {
     /// # Errors
     /// When no answer came, or not the expected one.
     pub async fn agent_node(&self) -> Result<String, Error> {
+        Ok(self.agent_place().await?.0)
+    }
+
+    /// The name of the agent's node, and the datacenter that it is in.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one.
+    pub async fn agent_place(&self) -> Result<(String, String), Error> {
         let config = self.agent_self().await?.config.unwrap_or_default();
-        let name = config.get("NodeName").and_then(serde_json::Value::as_str);
-        name.map(str::to_owned)
-            .ok_or_else(|| Error::Decode("it has no node name".to_owned()))
+        let text = |name| {
+            let value = config.get(name).and_then(serde_json::Value::as_str);
+            value.map(str::to_owned)
+        };
+        let node =
+            text("NodeName").ok_or_else(|| Error::Decode("it has no node name".to_owned()))?;
+        Ok((node, text("Datacenter").unwrap_or_default()))
     }
 
     async fn agent_self(&self) -> Result<SelfAnswer, Error> {

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
+use crate::path;
 use crate::request::Question;
-use crate::{Answer, Client, Error, QueryOptions};
+use crate::{Answer, Client, Error, QueryOptions, WriteOptions};
 
 /// An event.
 ///
@@ -50,7 +51,50 @@ impl UserEvent {
     }
 }
 
+/// An event to fire. Filters are regular expressions that need not match the whole; empty ones let everybody pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewEvent {
+    /// What it is called.
+    pub name: String,
+    /// What goes with it; a few hundred bytes at most.
+    pub payload: Bytes,
+    /// Which nodes it is for, by their names.
+    pub node_filter: String,
+    /// For nodes with which services it is, by the ids of these.
+    pub service_filter: String,
+    /// Which tag one of these services must have.
+    pub tag_filter: String,
+}
+
 impl Client {
+    /// Sends an event to the agents of a datacenter, and says its id. Who receives it nobody knows.
+    ///
+    /// # Errors
+    /// When no answer came, or not the expected one: when it is too large, or a filter makes no sense.
+    pub async fn event_fire(
+        &self,
+        event: &NewEvent,
+        options: &WriteOptions,
+    ) -> Result<String, Error> {
+        let mut path = "/v1/event/fire/".to_owned();
+        path::push(&mut path, &event.name, b"-._~");
+        let mut question = Question::new(Method::PUT, path)
+            .parameters(options.parameters())
+            .token(&options.token)
+            .body(event.payload.clone());
+        for (name, filter) in [
+            ("node", &event.node_filter),
+            ("service", &event.service_filter),
+            ("tag", &event.tag_filter),
+        ] {
+            if !filter.is_empty() {
+                question = question.parameter(name, filter);
+            }
+        }
+        let fired: UserEvent = self.json(self.send_ok(question).await?).await?;
+        Ok(fired.id)
+    }
+
     /// The events that the agent remembers, the oldest first: those of this name, or with an empty one all.
     ///
     /// # Errors

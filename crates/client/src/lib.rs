@@ -48,7 +48,7 @@ pub use agent::{AgentCheck, AgentService, LogStream, Maintenance, Member};
 pub use catalog::{CatalogNode, CatalogServices};
 pub use coordinate::{Coordinate, CoordinateEntry, DatacenterCoordinates};
 pub use error::Error;
-pub use event::UserEvent;
+pub use event::{NewEvent, UserEvent};
 pub use health::{HealthCheck, HealthService, ServiceEntry};
 pub use holding::{LockError, Loss};
 pub use hook::{Hook, HookConfig};
