@@ -13,6 +13,7 @@ use crate::error::failed;
 use crate::http::Response;
 use crate::json::{DecodeError, Encode, Reader, decode, object};
 use crate::routes::Api;
+use crate::translate;
 
 /// The names of all datacenters, nearest first: without gossip between them, only this one.
 pub(crate) fn datacenters(call: Call<'_>) -> Result<Answer, Response> {
@@ -23,11 +24,17 @@ pub(crate) fn datacenters(call: Call<'_>) -> Result<Answer, Response> {
 pub(crate) fn nodes(call: Call<'_>) -> Result<Answer, Response> {
     let options = call.read_options()?;
     let pretty = call.pretty();
+    let translates = call.translates();
     Ok(call.ask_list(
         CatalogNodes,
         options,
         |node| &node.name,
-        move |nodes| json(&nodes, pretty),
+        move |mut nodes| {
+            if translates {
+                nodes.iter_mut().for_each(translate::node);
+            }
+            json(&nodes, pretty)
+        },
     ))
 }
 
@@ -48,10 +55,16 @@ pub(crate) fn service(call: Call<'_>) -> Result<Answer, Response> {
         tag: call.query.get("tag").map(Text::from),
     };
     let pretty = call.pretty();
-    Ok(call.ask_list(question, options, node_of, move |instances| {
-        let rows: Vec<_> = instances.iter().map(|instance| Row(instance)).collect();
-        json(&rows, pretty)
-    }))
+    let translates = call.translates();
+    Ok(
+        call.ask_list(question, options, node_of, move |mut instances| {
+            if translates {
+                translate::instances(&mut instances);
+            }
+            let rows: Vec<_> = instances.iter().map(|instance| Row(instance)).collect();
+            json(&rows, pretty)
+        }),
+    )
 }
 
 fn node_of(instance: &Arc<Instance>) -> &Text {
@@ -62,7 +75,14 @@ fn node_of(instance: &Arc<Instance>) -> &Text {
 pub(crate) fn node(call: Call<'_>) -> Result<Answer, Response> {
     let options = call.read_options()?;
     let node = Text::from(call.argument_or("Missing node name")?);
-    Ok(call.ask_json(CatalogNode { node }, options))
+    let pretty = call.pretty();
+    let translates = call.translates();
+    Ok(call.ask(CatalogNode { node }, options, move |mut found| {
+        if let Some(found) = found.as_mut().filter(|_| translates) {
+            translate::node(&mut found.node);
+        }
+        json(&found, pretty)
+    }))
 }
 
 /// Writes a node, and with it a service and checks.

@@ -20,6 +20,8 @@ pub struct Config {
     pub pretty: bool,
     /// Answer 401 under `/v1/coordinate/`. Default: no.
     pub disable_coordinates: bool,
+    /// Whether nodes of other datacenters are shown at their wide-area address. Default: no.
+    pub translate_wan_addrs: bool,
     /// The largest body that is read as JSON. Default: 2 MiB, which holds the largest transaction whose values are within their own limit.
     pub json_bytes_max: usize,
     /// How many bytes of bodies are held at the same time, counting those above 16 KiB each; who comes too many waits to be read. Default: 256 MiB.
@@ -40,6 +42,7 @@ impl fmt::Debug for Config {
             .field("response_headers", &self.response_headers)
             .field("pretty", &self.pretty)
             .field("disable_coordinates", &self.disable_coordinates)
+            .field("translate_wan_addrs", &self.translate_wan_addrs)
             .field("json_bytes_max", &self.json_bytes_max)
             .field("wait_default", &self.wait_default)
             .field("wait_max", &self.wait_max)
@@ -55,6 +58,7 @@ impl Default for Config {
             response_headers: Vec::new(),
             pretty: false,
             disable_coordinates: false,
+            translate_wan_addrs: false,
             json_bytes_max: 2 * 1024 * 1024,
             bodies_bytes_max: 256 * 1024 * 1024,
             wait_default: Duration::from_secs(5 * 60),

@@ -7,6 +7,7 @@ use model::{Check, HealthChecks, HealthNode, HealthService, HealthState, Instanc
 use crate::call::{Answer, Call, json, rendered};
 use crate::http::Response;
 use crate::json::{Encode, indent, object};
+use crate::translate;
 
 /// The checks of a node.
 pub(crate) fn node(call: Call<'_>) -> Result<Answer, Response> {
@@ -51,10 +52,16 @@ pub(crate) fn service(call: Call<'_>) -> Result<Answer, Response> {
         passing_only: call.query.has("passing"),
     };
     let pretty = call.pretty();
-    Ok(call.ask_list(question, options, node_of, move |instances| {
-        let joined = joined(&instances);
-        rendered(if pretty { indent(&joined) } else { joined })
-    }))
+    let translates = call.translates();
+    Ok(
+        call.ask_list(question, options, node_of, move |mut instances| {
+            if translates {
+                translate::instances(&mut instances);
+            }
+            let joined = joined(&instances);
+            rendered(if pretty { indent(&joined) } else { joined })
+        }),
+    )
 }
 
 fn node_of(instance: &Arc<Instance>) -> &Text {
@@ -76,6 +83,15 @@ fn joined<I: AsRef<Instance>>(instances: &[I]) -> Vec<u8> {
     }
     out.push(b']');
     out
+}
+
+/// Such a list within something else.
+pub(crate) struct Joined<'a>(pub(crate) &'a [Arc<Instance>]);
+
+impl Encode for Joined<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.append(&mut joined(self.0));
+    }
 }
 
 fn part(instance: &Instance) -> &[u8] {

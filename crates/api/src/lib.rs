@@ -39,6 +39,8 @@
 //! #     stats: Box::new(Sections::new),
 //! #     figures: Box::new(agent::FiguresSnapshot::default),
 //! #     local: agent::Local::new(agent::LocalConfig::default()).0,
+//! #     tokens: agent::Tokens::unjudged(),
+//! #     events: agent::Events::default(),
 //! # };
 //! # let agent = Agent::new(identity, Settings::default(), parts);
 //!
@@ -58,12 +60,15 @@ mod definition;
 mod error;
 mod near;
 mod options;
+mod origin;
 mod query_string;
+mod translate;
 
 mod acl;
 mod agent;
 mod catalog;
 mod coordinate;
+mod event;
 mod figures;
 mod health;
 mod kv;

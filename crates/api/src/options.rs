@@ -73,8 +73,8 @@ impl Call<'_> {
         }
     }
 
-    /// The index to wait from, 0 for none, and how long to wait.
-    fn wait(&self) -> Result<(u64, Duration), Response> {
+    /// The index that the request waits from, 0 for none, and how long it says that it waits.
+    pub(crate) fn index_and_wait(&self) -> Result<(u64, Option<Duration>), Response> {
         let wait = match self.query.filled("wait") {
             Some(text) => match std::str::from_utf8(text)
                 .ok()
@@ -92,14 +92,19 @@ impl Call<'_> {
             },
             None => 0,
         };
+        Ok((index, Some(wait).filter(|wait| !wait.is_zero())))
+    }
+
+    /// The index to wait from, 0 for none, and how long to wait.
+    fn wait(&self) -> Result<(u64, Duration), Response> {
+        let (index, wait) = self.index_and_wait()?;
         if index == 0 {
             return Ok((0, Duration::ZERO));
         }
         let config = &self.api.config;
-        let wait = if wait.is_zero() {
-            config.wait_default
-        } else {
-            wait.min(config.wait_max)
+        let wait = match wait {
+            Some(wait) => wait.min(config.wait_max),
+            None => config.wait_default,
         };
         Ok((index, wait + self.api.chance.below(wait / 16)))
     }
@@ -123,14 +128,19 @@ impl Chance {
         Self(AtomicU64::new(seed))
     }
 
-    /// A span from zero up to this one.
-    fn below(&self, span: Duration) -> Duration {
+    /// Any number.
+    pub(crate) fn draw(&self) -> u64 {
         // SplitMix64: one addition is all the state there is.
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut mixed = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A span from zero up to this one.
+    fn below(&self, span: Duration) -> Duration {
+        let mixed = self.draw();
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(mixed.checked_rem(nanos).unwrap_or(0))
     }

@@ -1,16 +1,19 @@
-//! `/v1/query`: prepared queries, their definitions.
+//! `/v1/query`: prepared queries, their definitions and what they find.
 
 use model::{
-    Command, PreparedQuery, QueryGet, QueryList, QueryService, QuerySet, QueryTemplate, Text, Uuid,
-    parse_uuid,
+    Command, Error, Executed, Execution, Explained, FoundInstances, Portion, PreparedQuery,
+    QueryExecute, QueryExplain, QueryGet, QueryList, QueryService, QuerySet, QuerySource,
+    QueryTemplate, Text, Uuid, parse_uuid,
 };
-use rpc::Answered;
+use rpc::{Answered, Meta};
 
 use crate::call::{Answer, Call, collect_json, decoded, json};
 use crate::error::{failed, not_found, refused};
+use crate::health::Joined;
 use crate::http::{Response, StatusCode};
-use crate::json::{DecodeError, Encode, Reader, decode, object};
+use crate::json::{DecodeError, Encode, Object, Reader, decode, object};
 use crate::session::Created;
+use crate::translate;
 
 /// Creates a query.
 pub(crate) fn create(call: Call<'_>) -> Result<Answer, Response> {
@@ -87,16 +90,19 @@ pub(crate) fn list(call: Call<'_>) -> Result<Answer, Response> {
     }))
 }
 
-/// One query.
+/// One query, or what it finds, or what it means.
 pub(crate) fn get(call: Call<'_>) -> Result<Answer, Response> {
-    if is_question(call.argument) {
-        return Err(refused(
-            "executing and explaining prepared queries is not available in this version",
-        ));
+    match call.argument {
+        [query @ .., b'/', b'e', b'x', b'e', b'c', b'u', b't', b'e'] => execute(&call, query),
+        [query @ .., b'/', b'e', b'x', b'p', b'l', b'a', b'i', b'n'] => explain(&call, query),
+        id => definition(&call, id),
     }
+}
+
+fn definition(call: &Call<'_>, id: &[u8]) -> Result<Answer, Response> {
     let options = call.read_options()?;
-    let Some(id) = parse_uuid(call.argument) else {
-        let shown = String::from_utf8_lossy(call.argument);
+    let Some(id) = parse_uuid(id) else {
+        let shown = String::from_utf8_lossy(id);
         return Err(refused(format!(
             "failed prepared query lookup: {shown:?} is no UUID"
         )));
@@ -106,11 +112,88 @@ pub(crate) fn get(call: Call<'_>) -> Result<Answer, Response> {
     Ok(Answer::soon(async move {
         let answered = cluster.read(QueryGet { id }, options).await;
         let Answered { answer, .. } = answered.map_err(|error| failed(&error))?;
-        match answer {
-            Some(query) => Ok(json(&[query], pretty)),
-            None => Err(not_found("Query not found")),
-        }
+        let query = answer.map_err(|error| unresolved(&error))?;
+        Ok(json(&[query], pretty))
     }))
+}
+
+/// Finds instances. It doesn't wait, and has no headers of an index.
+fn execute(call: &Call<'_>, query: &[u8]) -> Result<Answer, Response> {
+    let mut options = call.read_options()?;
+    options.index = 0;
+    let agent = &call.api.agent;
+    let here = Text::from(agent.datacenter());
+    let question = QueryExecute {
+        query: Text::from(query),
+        execution: Execution {
+            datacenter: call.query.filled("dc").map_or(here.clone(), Text::from),
+            source: QuerySource {
+                datacenter: here.clone(),
+                node: Text::from(agent.node()),
+                near: call
+                    .query
+                    .filled("near")
+                    .map(Text::from)
+                    .unwrap_or_default(),
+            },
+            limit: limit(call)?,
+            portion: Portion::Whole,
+            seed: call.api.chance.draw(),
+        },
+    };
+    let pretty = call.pretty();
+    let api = call.api.clone();
+    Ok(Answer::soon(async move {
+        let answered = api.cluster.read(question, options).await;
+        let Answered { answer, meta } = answered.map_err(|error| failed(&error))?;
+        let mut executed = answer.map_err(|error| unresolved(&error))?;
+        if api.config.translate_wan_addrs
+            && executed.datacenter != here
+            && let FoundInstances::Whole(instances) = &mut executed.found
+        {
+            translate::instances(instances);
+        }
+        Ok(json(&ExecutedThen(executed, meta), pretty))
+    }))
+}
+
+/// How many instances are wanted at most, 0 for all.
+fn limit(call: &Call<'_>) -> Result<usize, Response> {
+    let Some(text) = call.query.filled("limit") else {
+        return Ok(0);
+    };
+    let number = std::str::from_utf8(text)
+        .ok()
+        .and_then(|it| it.parse().ok());
+    let number: i64 = number.ok_or_else(|| {
+        let shown = String::from_utf8_lossy(text);
+        refused(format!("Bad limit: {shown:?} is no number"))
+    })?;
+    // As in the original, less than nothing is no limit.
+    Ok(usize::try_from(number).unwrap_or(0))
+}
+
+/// Shows what a name stands for, with everything filled in.
+fn explain(call: &Call<'_>, query: &[u8]) -> Result<Answer, Response> {
+    let mut options = call.read_options()?;
+    options.index = 0;
+    let query = Text::from(query);
+    let pretty = call.pretty();
+    let cluster = call.api.cluster.clone();
+    Ok(Answer::soon(async move {
+        let answered = cluster.read(QueryExplain { query }, options).await;
+        let Answered { answer, meta } = answered.map_err(|error| failed(&error))?;
+        let Explained(query) = answer.map_err(|error| unresolved(&error))?;
+        Ok(json(&ExplainedThen(&query, meta), pretty))
+    }))
+}
+
+/// There is no such query, or it can't be had like this. Said by whoever was asked, so that it is the same everywhere.
+fn unresolved(error: &Error) -> Response {
+    match error.kind() {
+        Error::NotFound(text) => not_found(text.as_str()),
+        _ => failed(error),
+    }
 }
 
 /// Whether it is not about a definition but about what it finds.
@@ -269,6 +352,51 @@ impl Encode for PreparedQuery {
                 .field("ModifyIndex", &self.modify_index);
         });
     }
+}
+
+/// What was found, and how that stands in time.
+struct ExecutedThen(Executed, Meta);
+
+impl Encode for ExecutedThen {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self(executed, meta) = self;
+        let nodes = match &executed.found {
+            FoundInstances::Whole(instances) => instances.as_slice(),
+            // Not what was asked for.
+            FoundInstances::Places(_) => &[],
+        };
+        object(out, |o| {
+            o.field("Service", &executed.service)
+                .field("Nodes", &Joined(nodes))
+                .object("DNS", |o| {
+                    o.field("TTL", &executed.dns_ttl);
+                })
+                .field("Datacenter", &executed.datacenter)
+                .field("Failovers", &executed.failovers);
+            contact(o, meta);
+        });
+    }
+}
+
+/// A definition, and how it stands in time.
+struct ExplainedThen<'a>(&'a PreparedQuery, Meta);
+
+impl Encode for ExplainedThen<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self(query, meta) = self;
+        object(out, |o| {
+            o.field("Query", query);
+            contact(o, meta);
+        });
+    }
+}
+
+/// What elsewhere stands in headers; the index never does.
+fn contact(o: &mut Object<'_>, meta: &Meta) {
+    let nanos = u64::try_from(meta.last_contact.as_nanos()).unwrap_or(u64::MAX);
+    o.field("Index", &0_u64)
+        .field("LastContact", &nanos)
+        .field("KnownLeader", &meta.known_leader);
 }
 
 pub(crate) fn fuzz(bytes: &[u8]) {

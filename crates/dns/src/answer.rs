@@ -171,11 +171,11 @@ impl Zone {
         message
     }
 
-    /// Instances of a service.
+    /// Instances of a service, which may be kept for so long.
     pub(crate) fn service(
         &self,
         asked: Asked<'_>,
-        service: &Text,
+        ttl: u32,
         placements: &Placements,
         found: Found<'_>,
         chains: &Chains,
@@ -183,7 +183,6 @@ impl Zone {
         if !placements.is_any {
             return self.nothing(asked);
         }
-        let ttl = self.service_ttl(service);
         let mut entries: Vec<Entry> = Vec::with_capacity(placements.picked.len());
         for placement in &placements.picked {
             if asked.kind == kind::SRV {

@@ -23,7 +23,10 @@ pub(crate) enum Lookup {
         datacenter: Option<Text>,
     },
     /// `<id or name>.query[.<dc>]`.
-    PreparedQuery,
+    PreparedQuery {
+        name: Text,
+        datacenter: Option<Text>,
+    },
     /// `<hex>.addr[.<dc>]`: names that are made up for addresses which have none.
     Address(IpAddr),
     /// The same of a length that no address has; there is such a name, and nothing under it.
@@ -70,7 +73,10 @@ fn inside(labels: &[&[u8]]) -> Lookup {
                 return Lookup::Node { name, datacenter };
             }
             b"query" if before.is_empty() => return Lookup::Nothing,
-            b"query" => return Lookup::PreparedQuery,
+            b"query" => {
+                let name = joined(before);
+                return Lookup::PreparedQuery { name, datacenter };
+            }
             b"addr" => {
                 return match before {
                     [digits] => address(digits),

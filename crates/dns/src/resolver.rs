@@ -9,7 +9,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use metrics::{Counter, Histogram};
 use model::{
-    AddressLookup, Ask, Error, GoDuration, Node, NodeLookup, Placements, ServiceLookup, Shown, Text,
+    AddressLookup, Ask, Error, Execution, FoundInstances, GoDuration, Node, NodeLookup, Placements,
+    Portion, QueryExecute, QuerySource, ServiceLookup, Shown, Text,
 };
 use rpc::{Cluster, Consistency, ReadOptions};
 
@@ -50,6 +51,8 @@ pub(crate) struct Resolver {
     token: Text,
     /// The empty text, shared.
     nobody: Text,
+    /// From where prepared queries measure that want to be near to this agent.
+    source: QuerySource,
     only_passing: bool,
     allow_stale: bool,
     max_stale: Duration,
@@ -75,6 +78,11 @@ impl Resolver {
             zone,
             cluster,
             nobody: Text::default(),
+            source: QuerySource {
+                datacenter: config.datacenter.clone(),
+                node: config.node.clone(),
+                near: Text::default(),
+            },
             only_passing: config.only_passing,
             allow_stale: config.allow_stale,
             max_stale: config.max_stale,
@@ -271,30 +279,60 @@ impl Resolver {
                 datacenter,
             } => {
                 let found = self.place(datacenter.as_ref());
-                let limit = match asked.bounds {
-                    // One more tells whether there are more.
-                    Some(_) => zone.answers_max + usize::from(zone.tells_truncation),
-                    None => INSTANCES_MAX,
-                };
                 let question = ServiceLookup {
                     service: name.clone(),
                     tag,
                     only_passing: self.only_passing,
                     shown: answer::shown(asked.kind),
                     prefer_wan: found.prefer_wan,
-                    limit,
+                    limit: self.limit(asked),
                     seed: self.seed(),
                 };
                 let placements = self.ask(question, datacenter.as_ref()).await?;
                 let chains = self.follow(answer::hosts(&placements, found), leave).await;
-                zone.service(asked, &name, &placements, found, &chains)
+                let ttl = zone.service_ttl(&name);
+                zone.service(asked, ttl, &placements, found, &chains)
+            }
+            Lookup::PreparedQuery { name, datacenter } => {
+                let question = QueryExecute {
+                    query: name,
+                    execution: Execution {
+                        datacenter: self.place(datacenter.as_ref()).datacenter.clone(),
+                        source: self.source.clone(),
+                        limit: self.limit(asked),
+                        portion: Portion::Places {
+                            shown: answer::shown(asked.kind),
+                            translates_wan: zone.prefers_wan,
+                        },
+                        seed: self.seed(),
+                    },
+                };
+                let executed = match self.ask(question, datacenter.as_ref()).await? {
+                    Err(Error::NotFound(_)) => return Ok(zone.nothing(asked)),
+                    executed => executed?,
+                };
+                let FoundInstances::Places(placements) = &executed.found else {
+                    return Ok(Message::of(Outcome::Failed));
+                };
+                let found = self.place(Some(&executed.datacenter));
+                let chains = self.follow(answer::hosts(placements, found), leave).await;
+                let ttl = zone.query_ttl(&executed);
+                zone.service(asked, ttl, placements, found, &chains)
             }
             Lookup::Address(address) => zone.address(asked, address),
             Lookup::NoAddress => zone.empty(asked, Outcome::Found),
-            // Prepared queries can't be executed yet, so that there is none of any name.
-            Lookup::PreparedQuery | Lookup::Nothing => zone.nothing(asked),
+            Lookup::Nothing => zone.nothing(asked),
             Lookup::Reverse(_) | Lookup::Elsewhere => Message::of(Outcome::Failed),
         })
+    }
+
+    /// How many instances may be shown.
+    fn limit(&self, asked: Asked<'_>) -> usize {
+        match asked.bounds {
+            // One more tells whether there are more.
+            Some(_) => self.zone.answers_max + usize::from(self.zone.tells_truncation),
+            None => INSTANCES_MAX,
+        }
     }
 
     /// Some of the servers, for the domain's name servers.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::Text;
+use model::{Executed, GoDuration, Text};
 
 use crate::Config;
 use crate::domain::Name;
@@ -64,11 +64,25 @@ impl Zone {
         if self.service_ttl.is_empty() {
             return 0;
         }
-        let own = std::str::from_utf8(name)
-            .ok()
-            .and_then(|name| self.service_ttl.get(name));
-        let any = || self.service_ttl.get(ANY_SERVICE);
-        own.or_else(any).copied().unwrap_or(0)
+        let any = || self.service_ttl.get(ANY_SERVICE).copied();
+        self.own_ttl(name).or_else(any).unwrap_or(0)
+    }
+
+    fn own_ttl(&self, name: &[u8]) -> Option<u32> {
+        let name = std::str::from_utf8(name).ok()?;
+        self.service_ttl.get(name).copied()
+    }
+
+    /// How long answers about what a prepared query found may be kept: as it says itself, else as answers about that service.
+    pub(crate) fn query_ttl(&self, executed: &Executed) -> u32 {
+        if executed.dns_ttl.is_empty() {
+            // A query spells the service as it likes, and finds what is set under that spelling too.
+            let spelled = self.own_ttl(&executed.service);
+            return spelled.unwrap_or_else(|| self.service_ttl(&executed.service.lower()));
+        }
+        // It was looked at when the query was written, but a restored one may say anything.
+        let ttl = GoDuration::parse(&executed.dns_ttl.to_lossy());
+        ttl.map_or(0, |ttl| seconds(ttl.to_std()))
     }
 
     /// `<first>.<second>.<datacenter>.<domain>`, where the first may have dots.

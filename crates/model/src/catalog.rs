@@ -71,6 +71,18 @@ pub struct Instance {
     pub rendered: OnceLock<Box<[u8]>>,
 }
 
+impl Instance {
+    /// The same on another version of its node.
+    pub fn on(&self, node: &Arc<Node>) -> Arc<Self> {
+        Arc::new(Self {
+            node: Arc::clone(node),
+            service: Arc::clone(&self.service),
+            checks: self.checks.clone(),
+            rendered: OnceLock::new(),
+        })
+    }
+}
+
 /// Writes a node, and with it a service and checks, in one step.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Registration {

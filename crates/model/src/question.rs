@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Access, AclInfo, AclList, AclToken, AddressLookup, Authority, CONSUL, CatalogNode,
-    CatalogNodes, CatalogService, CatalogServices, Check, CoordinateLookup, CoordinateNodes,
-    Filter, HealthChecks, HealthNode, HealthService, HealthState, Instance, KvEntry, KvGet, KvKeys,
-    KvList, Need, Node, NodeCoordinate, NodeLookup, NodeServices, Placement, Placements,
-    PreparedQuery, QueryGet, QueryList, REDACTED_TOKEN, Resource, Row, Service, ServiceLookup,
-    ServiceTags, Session, SessionInfo, SessionList, SessionNode, Text, TxnOutcome, TxnRead,
-    TxnResult,
+    CatalogNodes, CatalogService, CatalogServices, Check, CoordinateLookup, CoordinateNodes, Error,
+    Executed, Explained, Filter, HealthChecks, HealthNode, HealthService, HealthState, Instance,
+    KvEntry, KvGet, KvKeys, KvList, Need, Node, NodeCoordinate, NodeLookup, NodeServices,
+    Placement, Placements, PreparedQuery, QueryElsewhere, QueryExecute, QueryExplain, QueryGet,
+    QueryList, Resource, Row, Service, ServiceLookup, ServiceTags, Session, SessionInfo,
+    SessionList, SessionNode, SessionStanding, Text, TxnOutcome, TxnRead, TxnResult,
 };
 
 /// A question with its answer's type; wraps into the closed lists and back.
@@ -39,6 +39,11 @@ macro_rules! questions {
         pub enum Answer { $($name($answer),)* }
 
         impl Question {
+            /// What it is called where people read of it.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+
             /// What its asker must bring.
             pub fn need(&self) -> Need {
                 match self { $(Self::$name(question) => question.need(),)* }
@@ -74,7 +79,7 @@ questions! {
     KvList => Vec<KvEntry>, needs Token;
     KvKeys => Vec<Text>, needs Token;
     TxnRead => TxnOutcome, needs Token;
-    CatalogNodes => Vec<Arc<Node>>, needs Nothing;
+    CatalogNodes => Vec<Arc<Node>>, needs Version8;
     CatalogServices => ServiceTags, needs Token;
     CatalogService => Vec<Arc<Instance>>, needs Token;
     CatalogNode => Option<NodeServices>, needs Token;
@@ -82,38 +87,43 @@ questions! {
     HealthChecks => Vec<Arc<Check>>, needs Token;
     HealthState => Vec<Arc<Check>>, needs Token;
     HealthService => Vec<Arc<Instance>>, needs Token;
-    SessionInfo => Option<Arc<Session>>, needs Nothing;
-    SessionList => Vec<Arc<Session>>, needs Nothing;
-    SessionNode => Vec<Arc<Session>>, needs Nothing;
+    SessionInfo => Option<SessionStanding>, needs Version8;
+    SessionList => Vec<Arc<Session>>, needs Version8;
+    SessionNode => Vec<Arc<Session>>, needs Version8;
     AclInfo => Option<Arc<AclToken>>, needs Nothing; // the original answers whoever knows the id
     AclList => Vec<Arc<AclToken>>, needs Management;
-    QueryGet => Option<Arc<PreparedQuery>>, needs Token;
+    QueryGet => Result<Arc<PreparedQuery>, Error>, needs Token;
     QueryList => Vec<Arc<PreparedQuery>>, needs Token;
-    CoordinateNodes => Vec<NodeCoordinate>, needs Nothing;
-    CoordinateLookup => Vec<NodeCoordinate>, needs Nothing;
+    QueryExecute => Result<Executed, Error>, needs Token;
+    QueryElsewhere => Result<Executed, Error>, needs Token;
+    QueryExplain => Result<Explained, Error>, needs Token;
+    CoordinateNodes => Vec<NodeCoordinate>, needs Version8;
+    CoordinateLookup => Vec<NodeCoordinate>, needs Version8;
     NodeLookup => Option<Arc<Node>>, needs Token;
-    AddressLookup => Option<Arc<Node>>, needs Nothing; // the original goes through its list of nodes
+    AddressLookup => Option<Arc<Node>>, needs Version8;
     ServiceLookup => Placements, needs Token;
 }
 
-/// Shown or left out by the service that they belong to.
+/// Shown or left out by the service that they belong to, and by the node that it runs on.
 macro_rules! rows_of_services {
-    ($($row:ty: $name:ident => $service:expr;)*) => {
+    ($($row:ty: $name:ident => $service:expr, on $node:expr;)*) => {
         $(impl Row for $row {
             fn is_visible(&self, authority: &Authority) -> bool {
                 let $name = self;
+                let node: Option<&Text> = $node;
                 sees_service(authority, $service)
+                    && node.is_none_or(|node| authority.allows(Resource::Node, node, Access::Read))
             }
         })*
     };
 }
 
 rows_of_services! {
-    Arc<Instance>: it => &it.service.name;
-    Arc<Service>: it => &it.name;
-    Arc<Check>: it => &it.service_name;
-    Placement: it => &it.service.name;
-    (Text, Vec<Text>): it => &it.0;
+    Arc<Instance>: it => &it.service.name, on Some(&it.node.name);
+    Arc<Check>: it => &it.service_name, on Some(&it.node);
+    Placement: it => &it.service.name, on Some(&it.node.name);
+    Arc<Service>: it => &it.name, on None; // its node was asked for, and judged by itself
+    (Text, Vec<Text>): it => &it.0, on None;
 }
 
 /// What belongs to no service, and the servers' own one, everybody sees.
@@ -164,6 +174,12 @@ impl Row for Arc<Session> {
     }
 }
 
+impl Row for SessionStanding {
+    fn is_visible(&self, authority: &Authority) -> bool {
+        self.session.is_visible(authority)
+    }
+}
+
 impl Row for Arc<AclToken> {
     /// Who knows the id may know the rest, as the original has it; the list is for management alone.
     fn is_visible(&self, _: &Authority) -> bool {
@@ -172,14 +188,13 @@ impl Row for Arc<AclToken> {
 }
 
 impl Row for Arc<PreparedQuery> {
+    /// Those without a name are listed to management alone: whoever knew their ids could execute them.
     fn is_visible(&self, authority: &Authority) -> bool {
-        authority.allows(Resource::Query, &self.name, Access::Read)
+        self.is_ruled() && authority.allows(Resource::Query, &self.name, Access::Read)
     }
 
     fn redact(&mut self, authority: &Authority) {
-        if !authority.is_unlimited() && !self.token.is_empty() {
-            Self::make_mut(self).token = Text::from(REDACTED_TOKEN);
-        }
+        PreparedQuery::redact(self, authority);
     }
 }
 

@@ -30,6 +30,13 @@ pub struct BadRegexp {
     part: String,
 }
 
+impl BadRegexp {
+    /// Whether it may be sound, only larger than what is read here. The original has fewer bounds.
+    pub fn is_too_much(&self) -> bool {
+        self.problem == LARGE || self.problem == NESTING
+    }
+}
+
 const CHAR_RANGE: &str = "invalid character class range";
 const ESCAPE: &str = "invalid escape sequence";
 const LARGE: &str = "expression too large";

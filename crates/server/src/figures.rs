@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use model::{Answer, Command, KvVerb, Question, Text};
 use tokio::time::Instant;
 
@@ -26,12 +26,23 @@ pub(crate) static MEMBER: Timing = LazyLock::new(|| histogram!("consul.leader.re
 /// The leader forgetting old deletions.
 pub(crate) static REAP: Timing = LazyLock::new(|| histogram!("consul.leader.reapTombstones"));
 
+/// Renewals, on the leader.
+pub(crate) static RENEW: Timing = LazyLock::new(|| histogram!("consul.session.renew"));
+/// Sessions whose time is up, on the leader.
+pub(crate) static EXPIRE: Timing = LazyLock::new(|| histogram!("consul.session_ttl.invalidate"));
+/// How many sessions have a timer at this server, which then leads.
+pub(crate) static TIMERS: LazyLock<Gauge> = LazyLock::new(|| gauge!("consul.session_ttl.active"));
+
 static KVS: Timing = LazyLock::new(|| histogram!("consul.kvs.apply"));
 static TXN: Timing = LazyLock::new(|| histogram!("consul.txn.apply"));
 static TXN_READ: Timing = LazyLock::new(|| histogram!("consul.txn.read"));
 static SESSION: Timing = LazyLock::new(|| histogram!("consul.session.apply"));
 static ACL: Timing = LazyLock::new(|| histogram!("consul.acl.apply"));
 static QUERY: Timing = LazyLock::new(|| histogram!("consul.prepared-query.apply"));
+static QUERY_EXECUTE: Timing = LazyLock::new(|| histogram!("consul.prepared-query.execute"));
+static QUERY_ELSEWHERE: Timing =
+    LazyLock::new(|| histogram!("consul.prepared-query.execute_remote"));
+static QUERY_EXPLAIN: Timing = LazyLock::new(|| histogram!("consul.prepared-query.explain"));
 static REGISTER: Timing = LazyLock::new(|| histogram!("consul.catalog.register"));
 static DEREGISTER: Timing = LazyLock::new(|| histogram!("consul.catalog.deregister"));
 
@@ -48,6 +59,7 @@ static FSM_DELETE_CAS: Timing =
     LazyLock::new(|| histogram!("consul.fsm.kvs", "op" => "delete-cas"));
 static FSM_CREATE: Timing = LazyLock::new(|| histogram!("consul.fsm.session", "op" => "create"));
 static FSM_DESTROY: Timing = LazyLock::new(|| histogram!("consul.fsm.session", "op" => "destroy"));
+static FSM_DELAYS: Timing = LazyLock::new(|| histogram!("consul.fsm.lock-delay", "op" => "begin"));
 static FSM_ACL_SET: Timing = LazyLock::new(|| histogram!("consul.fsm.acl", "op" => "set"));
 static FSM_ACL_DELETE: Timing = LazyLock::new(|| histogram!("consul.fsm.acl", "op" => "delete"));
 static FSM_REAP: Timing = LazyLock::new(|| histogram!("consul.fsm.tombstone", "op" => "reap"));
@@ -76,6 +88,8 @@ pub(crate) fn accepted(command: &Command) -> Option<&'static Histogram> {
         Command::Register(_) => &REGISTER,
         Command::Deregister(_) => &DEREGISTER,
         Command::Coordinates(_)
+        | Command::SessionExpire { .. }
+        | Command::LockDelaysBegin(_)
         | Command::TombstoneReap(_)
         | Command::RestoreBegin(_)
         | Command::RestoreChunk(_)
@@ -103,7 +117,8 @@ pub(crate) fn applied(command: &Command) -> &'static Histogram {
         },
         Command::Txn(_) => &FSM_TXN,
         Command::SessionCreate(_) => &FSM_CREATE,
-        Command::SessionDestroy(_) => &FSM_DESTROY,
+        Command::SessionDestroy(_) | Command::SessionExpire { .. } => &FSM_DESTROY,
+        Command::LockDelaysBegin(_) => &FSM_DELAYS,
         Command::AclSet(_) => &FSM_ACL_SET,
         Command::AclDelete(_) => &FSM_ACL_DELETE,
         Command::QuerySet(set) if set.create => &FSM_QUERY_CREATE,
@@ -121,6 +136,9 @@ pub(crate) fn applied(command: &Command) -> &'static Histogram {
 pub(crate) fn answered(question: &Question, answer: &Answer, began: Instant) {
     match (question, answer) {
         (Question::TxnRead(_), _) => note(&TXN_READ, began),
+        (Question::QueryExecute(_), _) => note(&QUERY_EXECUTE, began),
+        (Question::QueryElsewhere(_), _) => note(&QUERY_ELSEWHERE, began),
+        (Question::QueryExplain(_), _) => note(&QUERY_EXPLAIN, began),
         (Question::CatalogService(asked), Answer::CatalogService(found)) => {
             let service = || name(&asked.service);
             counter!("consul.catalog.service.query", "service" => service()).increment(1);

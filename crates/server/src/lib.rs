@@ -13,6 +13,7 @@ mod coordinates;
 mod core;
 mod directory;
 mod faces;
+mod failover;
 mod figures;
 mod founding;
 mod leader;

@@ -1,38 +1,60 @@
 //! Which question is answered by which read of the store: one line each.
 
-use model::{Answer, Ask, Question};
+use model::{Answer, Ask, Authority, Question, Text};
 use store::{Found, Read, View, Watch};
 
-/// Asks the store.
-pub(crate) fn ask(question: &Question, view: &View, watch: &mut Watch) -> Found<Answer> {
+/// Asks the store for someone.
+pub(crate) fn ask(
+    question: &Question,
+    view: &View,
+    watch: &mut Watch,
+    reader: &Authority,
+) -> Found<Answer> {
     match question {
-        Question::KvGet(question) => answer(question, view, watch),
-        Question::KvList(question) => answer(question, view, watch),
-        Question::KvKeys(question) => answer(question, view, watch),
-        Question::TxnRead(question) => answer(question, view, watch),
-        Question::CatalogNodes(question) => answer(question, view, watch),
-        Question::CatalogServices(question) => answer(question, view, watch),
-        Question::CatalogService(question) => answer(question, view, watch),
-        Question::CatalogNode(question) => answer(question, view, watch),
-        Question::HealthNode(question) => answer(question, view, watch),
-        Question::HealthChecks(question) => answer(question, view, watch),
-        Question::HealthState(question) => answer(question, view, watch),
-        Question::HealthService(question) => answer(question, view, watch),
-        Question::SessionInfo(question) => answer(question, view, watch),
-        Question::SessionList(question) => answer(question, view, watch),
-        Question::SessionNode(question) => answer(question, view, watch),
-        Question::AclInfo(question) => answer(question, view, watch),
-        Question::AclList(question) => answer(question, view, watch),
-        Question::QueryGet(question) => answer(question, view, watch),
-        Question::QueryList(question) => answer(question, view, watch),
-        Question::CoordinateNodes(question) => answer(question, view, watch),
-        Question::CoordinateLookup(question) => answer(question, view, watch),
-        Question::NodeLookup(question) => answer(question, view, watch),
-        Question::AddressLookup(question) => answer(question, view, watch),
-        Question::ServiceLookup(question) => answer(question, view, watch),
+        Question::KvGet(question) => answer(question, view, watch, reader),
+        Question::KvList(question) => answer(question, view, watch, reader),
+        Question::KvKeys(question) => answer(question, view, watch, reader),
+        Question::TxnRead(question) => answer(question, view, watch, reader),
+        Question::CatalogNodes(question) => answer(question, view, watch, reader),
+        Question::CatalogServices(question) => answer(question, view, watch, reader),
+        Question::CatalogService(question) => answer(question, view, watch, reader),
+        Question::CatalogNode(question) => answer(question, view, watch, reader),
+        Question::HealthNode(question) => answer(question, view, watch, reader),
+        Question::HealthChecks(question) => answer(question, view, watch, reader),
+        Question::HealthState(question) => answer(question, view, watch, reader),
+        Question::HealthService(question) => answer(question, view, watch, reader),
+        Question::SessionInfo(question) => answer(question, view, watch, reader),
+        Question::SessionList(question) => answer(question, view, watch, reader),
+        Question::SessionNode(question) => answer(question, view, watch, reader),
+        Question::AclInfo(question) => answer(question, view, watch, reader),
+        Question::AclList(question) => answer(question, view, watch, reader),
+        Question::QueryGet(question) => answer(question, view, watch, reader),
+        Question::QueryList(question) => answer(question, view, watch, reader),
+        Question::QueryExecute(question) => answer(question, view, watch, reader),
+        Question::QueryElsewhere(question) => answer(question, view, watch, reader),
+        Question::QueryExplain(question) => answer(question, view, watch, reader),
+        Question::CoordinateNodes(question) => answer(question, view, watch, reader),
+        Question::CoordinateLookup(question) => answer(question, view, watch, reader),
+        Question::NodeLookup(question) => answer(question, view, watch, reader),
+        Question::AddressLookup(question) => answer(question, view, watch, reader),
+        Question::ServiceLookup(question) => answer(question, view, watch, reader),
     }
 }
 
-fn answer<Q: Read>(question: &Q, view: &View, watch: &mut Watch) -> Found<Answer> {
-    question.read(view, watch).map(<Q as Ask>::wrap)
+fn answer<Q: Read>(
+    question: &Q,
+    view: &View,
+    watch: &mut Watch,
+    reader: &Authority,
+) -> Found<Answer> {
+    let found = question.read_for(view, watch, reader);
+    found.map(<Q as Ask>::wrap)
+}
+
+/// The token that is used in place of the asker's; only a prepared query brings one.
+pub(crate) fn token<'a>(question: &Question, view: &'a View) -> Option<&'a Text> {
+    if let Question::QueryExecute(question) = question {
+        return view.token_of_query(&question.query);
+    }
+    None
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use model::{Ask, Index};
+use model::{AclToken, Ask, Authority, Index, Session, Uuid};
 
 use crate::state::State;
 use crate::watch::{Registry, Subscription, Touched, Watch};
@@ -66,6 +66,32 @@ impl View {
     /// The log's clock, in milliseconds since 1970.
     pub fn clock_ms(&self) -> u64 {
         self.0.state.clock_ms
+    }
+
+    /// The last index of the log at which a key was lost whose lock-delay has yet to begin; none if all have begun. The
+    /// leader has to see to that.
+    pub fn lock_delays_wait_until(&self) -> Option<u64> {
+        self.0.state.lock_delays.waiting_until()
+    }
+
+    /// All sessions, by id.
+    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.0.state.sessions.iter()
+    }
+
+    /// The session of this id.
+    pub fn session(&self, id: Uuid) -> Option<&Arc<Session>> {
+        self.0.state.sessions.get(id)
+    }
+
+    /// The token of this id. How long the search takes tells nothing of the ids that there are.
+    pub fn token(&self, id: &[u8]) -> Option<&Arc<AclToken>> {
+        self.0.state.acls.get(id)
+    }
+
+    /// All tokens, by id.
+    pub fn tokens(&self) -> impl Iterator<Item = &Arc<AclToken>> {
+        self.0.state.acls.iter()
     }
 
     /// How many keys there are.
@@ -137,6 +163,11 @@ impl Shared {
 pub trait Read: Ask {
     /// Answers, and notes in `watch` what the answer depends on.
     fn read(&self, view: &View, watch: &mut Watch) -> Found<Self::Answer>;
+
+    /// The same where the answer is a few of many: what its reader may not see must not take up the places of others.
+    fn read_for(&self, view: &View, watch: &mut Watch, _reader: &Authority) -> Found<Self::Answer> {
+        self.read(view, watch)
+    }
 }
 
 /// An answer and how it stands in time.

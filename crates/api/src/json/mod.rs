@@ -8,7 +8,7 @@ mod encode;
 mod indent;
 
 pub(crate) use decode::{DecodeError, Reader, decode};
-pub(crate) use encode::{Base64, Encode, Lossy, object};
+pub(crate) use encode::{Base64, Encode, Lossy, Object, object};
 pub(crate) use indent::indent;
 
 /// The value as compact JSON, or indented for people.

@@ -2,19 +2,21 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ::agent::{
-    Agent, FiguresSnapshot, Gauge, Identity, JoinError, Journal, Labels, Member, MemberStatus,
-    Neighbours, Parts, Role, Sampled, Section, Sections, Settings, Severity, Start, Total, Totals,
-    Wish,
+    Agent, Events, FiguresSnapshot, Gauge, Identity, JoinError, Journal, Labels, Member,
+    MemberStatus, Neighbours, Parts, Role, Sampled, Section, Sections, Settings, Severity, Start,
+    Total, Totals, Wish,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use model::{
-    AclToken, Answer, Behavior, Check, Coordinate, Error, Instance, KeyringPool, KvEntry, KvParts,
-    Node, NodeCoordinate, NodeServices, Operated, Pairs, PreparedQuery, QueryService,
-    QueryTemplate, RaftConfiguration, RaftServer, Reply, Service, Session, Text, TxnError,
-    TxnOutcome, TxnResult, Uuid,
+    Access, AclToken, Answer, Behavior, Check, Coordinate, Error, EventFilters, Grant, Instance,
+    KeyringPool, KvEntry, KvParts, NewEvent, Node, NodeCoordinate, NodeServices, Operated, Pairs,
+    Policy, PreparedQuery, QueryService, QueryTemplate, RaftConfiguration, RaftServer, Reply,
+    Resolved, Resource, Service, Session, SessionStanding, Text, TxnError, TxnOutcome, TxnResult,
+    UserEvent, Uuid,
 };
 use rpc::{Meta, StreamError};
 use testkit::Fake;
@@ -36,6 +38,7 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
         "raft" => return Fake::Operated(Operated::RaftConfiguration(raft())),
         "keyring" => return Fake::Operated(Operated::Keyring(keyring(rest))),
         "done" => return Fake::Operated(Operated::Nothing),
+        "fired" => return Fake::Operated(Operated::Fired(rest.parse().unwrap())),
         "archive" => return Fake::Save(*meta, archive(rest)),
         "key" => Answer::KvGet(key(rest)),
         "entries" => Answer::KvList(rest.split_whitespace().filter_map(key).collect()),
@@ -52,12 +55,19 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
         "service-checks" => Answer::HealthChecks(rest.split_whitespace().map(check).collect()),
         "state-checks" => Answer::HealthState(rest.split_whitespace().map(check).collect()),
         "health-service" => Answer::HealthService(instances(rest)),
-        "session" => Answer::SessionInfo((rest != "none").then(|| session(rest))),
+        "session" => Answer::SessionInfo((rest != "none").then(|| standing(rest))),
+        "renewed" => {
+            let session = (rest != "none").then(|| session(rest));
+            return Fake::Operated(Operated::Session(session));
+        }
         "sessions" => Answer::SessionList(rest.split_whitespace().map(session).collect()),
         "node-sessions" => Answer::SessionNode(rest.split_whitespace().map(session).collect()),
         "acl" => Answer::AclInfo((rest != "none").then(|| token(rest))),
         "acls" => Answer::AclList(rest.split_whitespace().map(token).collect()),
-        "query" => Answer::QueryGet((rest != "none").then(|| query(rest))),
+        "query" if rest == "none" => {
+            Answer::QueryGet(Err(Error::NotFound("Query not found".to_owned())))
+        }
+        "query" => Answer::QueryGet(Ok(query(rest))),
         "queries" => Answer::QueryList(rest.split_whitespace().map(query).collect()),
         "coordinates" => Answer::CoordinateNodes(rest.split_whitespace().map(coordinate).collect()),
         "coordinates-of" => {
@@ -66,6 +76,16 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
         other => panic!("unknown answer {other:?}"),
     };
     Fake::Answer(answer, *meta)
+}
+
+/// A session, and after its name how many milliseconds it has, if that is known.
+fn standing(words: &str) -> SessionStanding {
+    let (name, left) = words.split_once(' ').unwrap_or((words, ""));
+    let left = left.parse().ok().map(Duration::from_millis);
+    SessionStanding {
+        session: session(name),
+        left,
+    }
 }
 
 fn raft() -> RaftConfiguration {
@@ -393,11 +413,70 @@ fn coordinate(node: &str) -> NodeCoordinate {
 
 /// The agent that is asked.
 pub(crate) fn agent() -> Agent {
-    agent_with(::agent::Local::new(::agent::LocalConfig::default()).0)
+    agent_where(::agent::Tokens::unjudged())
+}
+
+/// The same that judges tokens so.
+pub(crate) fn agent_where(tokens: ::agent::Tokens) -> Agent {
+    agent_judging(::agent::Local::new(::agent::LocalConfig::default()).0, tokens)
+}
+
+/// What tokens allow on an agent whose servers say this of each.
+pub(crate) fn tokens(grant: Grant) -> ::agent::Tokens {
+    tokens_that(std::iter::repeat_n(grant, 100))
+}
+
+/// The same where they say these in turn, and the last of them from then on.
+pub(crate) fn tokens_in_turn(grants: &[&str]) -> ::agent::Tokens {
+    let last = std::iter::repeat_n(grants.last().unwrap(), 100);
+    tokens_that(grants.iter().chain(last).map(|text| grant(text)))
+}
+
+fn tokens_that(grants: impl Iterator<Item = Grant>) -> ::agent::Tokens {
+    let fake = testkit::FakeCluster::new();
+    for grant in grants {
+        // Believed for no time at all.
+        let ttl = Duration::ZERO;
+        let resolved = Box::new(Resolved { grant, ttl });
+        fake.answer(Fake::Operated(Operated::Policy(resolved)));
+    }
+    let config = ::agent::access::Config {
+        node: "n1".into(),
+        ..::agent::access::Config::default()
+    };
+    ::agent::Tokens::judged(config, fake.cluster())
+}
+
+/// Rules such as `agent:n1=read` over nothing, or `disabled`, `unknown` and `everything`.
+pub(crate) fn grant(text: &str) -> Grant {
+    match text {
+        "disabled" => return Grant::Disabled,
+        "unknown" => return Grant::Unknown,
+        "everything" => return Grant::Everything,
+        _ => {}
+    }
+    let resources = [
+        Resource::Key,
+        Resource::Service,
+        Resource::Event,
+        Resource::Query,
+        Resource::Node,
+        Resource::Session,
+        Resource::Agent,
+    ];
+    let rules = text.split_whitespace().filter(|rule| *rule != "nothing");
+    let rules = rules.map(|rule| {
+        let (what, access) = rule.split_once('=').unwrap();
+        let (kind, name) = what.split_once(':').unwrap();
+        let resource = resources.into_iter().find(|it| it.as_str() == kind).unwrap();
+        let access = Access::parse(access.as_bytes()).unwrap();
+        (resource, Text::from(name), access)
+    });
+    Grant::Rules(Policy::new(rules, Access::Deny))
 }
 
 /// The same with these services and checks.
-pub(crate) fn agent_with(local: ::agent::Local) -> Agent {
+pub(crate) fn agent_judging(local: ::agent::Local, tokens: ::agent::Tokens) -> Agent {
     let address: IpAddr = [10, 0, 0, 1].into();
     let identity = Identity {
         node: "n1".to_owned(),
@@ -446,6 +525,8 @@ pub(crate) fn agent_with(local: ::agent::Local) -> Agent {
         stats: Box::new(move || Sections::from([("raft".to_owned(), raft())])),
         figures: Box::new(figures),
         local,
+        tokens,
+        events: events(),
     };
     Agent::new(identity, settings, parts)
 }
@@ -527,4 +608,28 @@ impl Neighbours for Neighbourhood {
     fn force_leave(&self, _: String) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
+}
+
+/// Two events that this agent was meant by.
+fn events() -> Events {
+    let events = Events::default();
+    let ids = [
+        "f4a4d3e6-7b1c-4d0a-9d5b-2f7e7c8a1b02",
+        "b54fe110-7af5-cafc-d1fb-afc8ba432b1c",
+    ];
+    for (ltime, (id, name)) in (4..).zip(ids.into_iter().zip(["backup", "deploy"])) {
+        let event = NewEvent {
+            name: name.into(),
+            payload: if name == "deploy" { "v2 <b>" } else { "" }.into(),
+            filters: EventFilters {
+                service: "^web".into(),
+                ..EventFilters::default()
+            },
+        };
+        events.keep(UserEvent {
+            ltime,
+            ..event.fired(id.parse().unwrap())
+        });
+    }
+    events
 }

@@ -25,6 +25,13 @@ fn service(tag: &str, name: &str, datacenter: &str) -> Lookup {
     }
 }
 
+fn query(name: &str, datacenter: Option<&str>) -> Lookup {
+    Lookup::PreparedQuery {
+        name: Text::from(name),
+        datacenter: datacenter.map(Text::from),
+    }
+}
+
 fn address(text: &str) -> Lookup {
     Lookup::Address(text.parse().unwrap())
 }
@@ -70,8 +77,8 @@ fn every_form() {
         // there is no form without `service` before 0.8
         ("_web._tcp.consul", Lookup::Nothing),
         // prepared queries have their place
-        ("nearest.query.consul", Lookup::PreparedQuery),
-        ("a.b.query.dc1.consul", Lookup::PreparedQuery),
+        ("nearest.query.consul", query("nearest", None)),
+        ("A.b.query.dc1.consul", query("a.b", Some("dc1"))),
         ("query.consul", Lookup::Nothing),
         // addresses
         ("0a000001.addr.consul", address("10.0.0.1")),

@@ -6,10 +6,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::Vector;
 use model::{
-    AddressLookup, Node, NodeLookup, Placement, Placements, Service, ServiceLookup, Shown, Text,
-    parse_address,
+    AddressLookup, Authority, Node, NodeLookup, Placement, Placements, Row, Service, ServiceLookup,
+    Shown, Text, parse_address,
 };
 
 use crate::tables::Table;
@@ -41,38 +40,60 @@ fn is_at(node: &Node, address: IpAddr, canonical: &str) -> bool {
 
 impl Read for ServiceLookup {
     fn read(&self, view: &View, watch: &mut Watch) -> Found<Self::Answer> {
+        self.read_for(view, watch, &Authority::unlimited())
+    }
+
+    fn read_for(&self, view: &View, watch: &mut Watch, reader: &Authority) -> Found<Self::Answer> {
         let catalog = &view.state().catalog;
-        let answer = match catalog.candidates_of(&self.service.lower()) {
-            Some(candidates) => pick(self, catalog, candidates),
-            None => Placements::default(),
+        let tag = self.tag.as_ref().map(Text::lower);
+        let candidates = draw(catalog, &self.service, self.seed).filter(|candidate| {
+            let service = &candidate.instance.service;
+            (candidate.is_passing || !self.only_passing)
+                && has_tag(service, tag.as_ref())
+                && candidate.instance.is_visible(reader)
+        });
+        let look = Look {
+            shown: self.shown,
+            prefer_wan: self.prefer_wan,
         };
+        let answer = pick(catalog, candidates, look, self.limit);
         let tables = [Table::Nodes, Table::Services, Table::Checks];
         Found::of_tables(view, watch, &tables, answer)
     }
 }
 
-/// Draws instances until there are enough that can be shown.
-fn pick(question: &ServiceLookup, catalog: &Catalog, candidates: &Vector<Candidate>) -> Placements {
-    let tag = question.tag.as_ref().map(Text::lower);
+/// The instances of a service that are well enough, in an order of chance.
+pub(super) fn draw<'a>(
+    catalog: &'a Catalog,
+    service: &Text,
+    seed: u64,
+) -> impl Iterator<Item = &'a Candidate> + use<'a> {
+    let candidates = catalog.candidates_of(&service.lower());
+    candidates.into_iter().flat_map(move |candidates| {
+        let drawn = Draw::new(candidates.len(), seed);
+        drawn.filter_map(|number| candidates.get(number))
+    })
+}
+
+/// Takes instances until there are enough that can be shown.
+pub(super) fn pick<'a>(
+    catalog: &'a Catalog,
+    candidates: impl Iterator<Item = &'a Candidate>,
+    look: Look,
+    limit: usize,
+) -> Placements {
     let mut seen = BTreeSet::new();
     let mut answer = Placements::default();
-    for number in Draw::new(candidates.len(), question.seed) {
-        let Some(candidate) = candidates.get(number) else {
-            break;
-        };
-        let service = &candidate.instance.service;
-        if (question.only_passing && !candidate.is_passing) || !has_tag(service, tag.as_ref()) {
-            continue;
-        }
+    for candidate in candidates {
         answer.is_any = true;
-        if question.shown == Shown::Nothing || answer.picked.len() >= question.limit {
+        if look.shown == Shown::Nothing || answer.picked.len() >= limit {
             break;
         }
-        let node = catalog.node_of(candidate);
-        let Some(look) = look(question, node, service) else {
+        let (node, service) = (catalog.node_of(candidate), &candidate.instance.service);
+        let Some(looks) = look.of(node, service) else {
             continue;
         };
-        if seen.insert(look) {
+        if seen.insert(looks) {
             answer.picked.push(Placement {
                 node: Arc::clone(node),
                 service: Arc::clone(service),
@@ -89,24 +110,29 @@ fn has_tag(service: &Service, tag_lower: Option<&Text>) -> bool {
     })
 }
 
-/// What tells an instance from others once it is shown; `None` if it can't be shown.
-fn look<'a>(
-    question: &ServiceLookup,
-    node: &'a Node,
-    service: &'a Service,
-) -> Option<(&'a [u8], &'a [u8], i64)> {
-    if question.shown == Shown::Ports {
-        return Some((&node.name, &service.address, service.port));
+/// What of instances will be shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub(super) shown: Shown,
+    pub(super) prefer_wan: bool,
+}
+
+impl Look {
+    /// What tells an instance from others once it is shown; `None` if it can't be shown.
+    fn of<'a>(self, node: &'a Node, service: &'a Service) -> Option<(&'a [u8], &'a [u8], i64)> {
+        if self.shown == Shown::Ports {
+            return Some((&node.name, &service.address, service.port));
+        }
+        let address = service.address_on(node, self.prefer_wan);
+        let fits = match (self.shown, parse_address(address)) {
+            (Shown::Addresses | Shown::Ports, _)
+            | (Shown::Ipv4, Some(IpAddr::V4(_)) | None)
+            | (Shown::Ipv6, Some(IpAddr::V6(_)) | None)
+            | (Shown::Hosts, None) => true,
+            (Shown::Ipv4 | Shown::Ipv6 | Shown::Hosts, Some(_)) | (Shown::Nothing, _) => false,
+        };
+        fits.then_some((address, &[], 0))
     }
-    let address = service.address_on(node, question.prefer_wan);
-    let fits = match (question.shown, parse_address(address)) {
-        (Shown::Addresses | Shown::Ports, _)
-        | (Shown::Ipv4, Some(IpAddr::V4(_)) | None)
-        | (Shown::Ipv6, Some(IpAddr::V6(_)) | None)
-        | (Shown::Hosts, None) => true,
-        (Shown::Ipv4 | Shown::Ipv6 | Shown::Hosts, Some(_)) | (Shown::Nothing, _) => false,
-    };
-    fits.then_some((address, &[], 0))
 }
 
 /// How many are drawn by noting only who changed places; beyond, the whole order is written out.

@@ -387,6 +387,16 @@ impl Catalog {
         }
     }
 
+    /// A candidate with its node as it was last written.
+    pub(crate) fn instance_of(&self, candidate: &Candidate) -> Arc<Instance> {
+        let node = self.node_of(candidate);
+        if Arc::ptr_eq(node, &candidate.instance.node) {
+            Arc::clone(&candidate.instance)
+        } else {
+            candidate.instance.on(node)
+        }
+    }
+
     /// The services of all instances, by lower-cased service name, node and id.
     pub(crate) fn services_by_name(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.instances.values().map(|row| &row.instance.service)

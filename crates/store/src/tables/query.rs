@@ -1,29 +1,53 @@
 //! Prepared queries.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
 
 use imbl::{OrdMap, OrdSet};
-use model::{ApplyResult, Error, PreparedQuery, QuerySet, Reply, Text, Uuid};
+use model::{ApplyResult, Error, PreparedQuery, QueryService, QuerySet, Reply, Text, Uuid};
 
 use crate::apply::Change;
 use crate::changes::Kind;
 use crate::tables::Table;
-use crate::template::check_template;
+use crate::template::{Template, check_template};
 
 /// Queries by id, by name and by the session they end with.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Queries {
-    rows: OrdMap<Uuid, Arc<PreparedQuery>>,
+    rows: OrdMap<Uuid, Arc<Row>>,
     /// Lower-cased name; those without one are not in it, unless they are templates (which then match every name).
     by_name: OrdMap<Text, Uuid>,
+    /// The templates among them: each is for all names that begin with its own.
+    templates: OrdMap<Text, Uuid>,
     /// (session, query).
     by_session: OrdSet<(Uuid, Uuid)>,
 }
 
+/// A query, and what it means if it is a template.
+#[derive(Debug)]
+struct Row {
+    query: Arc<PreparedQuery>,
+    /// Read when it is first asked for, so that a state with many templates is loaded as fast as any.
+    template: OnceLock<Result<Template, Error>>,
+}
+
+/// A query as it stands for a name.
+#[derive(Debug)]
+pub(crate) struct Resolved<'a> {
+    /// As it was defined.
+    pub(crate) query: &'a Arc<PreparedQuery>,
+    /// What it asks, with everything filled in.
+    pub(crate) service: Cow<'a, QueryService>,
+}
+
 /// Under which name it is found, if under any.
 fn name_lower(query: &PreparedQuery) -> Option<Text> {
-    let found_by_name = !query.name.is_empty() || !query.template.kind.is_empty();
-    found_by_name.then(|| query.name.lower())
+    query.is_ruled().then(|| query.name.lower())
+}
+
+fn is_template(query: &PreparedQuery) -> bool {
+    !query.template.kind.is_empty()
 }
 
 impl Queries {
@@ -31,21 +55,29 @@ impl Queries {
     pub(crate) fn insert(&mut self, query: PreparedQuery) {
         self.remove(query.id);
         if let Some(name) = name_lower(&query) {
+            if is_template(&query) {
+                self.templates.insert(name.clone(), query.id);
+            }
             self.by_name.insert(name, query.id);
         }
         if let Some(session) = query.session {
             self.by_session.insert((session, query.id));
         }
-        self.rows.insert(query.id, Arc::new(query));
+        let row = Row {
+            query: Arc::new(query),
+            template: OnceLock::new(),
+        };
+        self.rows.insert(row.query.id, Arc::new(row));
     }
 
     /// Takes a query away.
     pub(crate) fn remove(&mut self, id: Uuid) -> Option<Arc<PreparedQuery>> {
-        let query = self.rows.remove(&id)?;
+        let query = Arc::clone(&self.rows.remove(&id)?.query);
         if let Some(name) = name_lower(&query)
             && self.by_name.get(&name) == Some(&id)
         {
             self.by_name.remove(&name);
+            self.templates.remove(&name);
         }
         if let Some(session) = query.session {
             self.by_session.remove(&(session, id));
@@ -55,17 +87,79 @@ impl Queries {
 
     /// The query of this id.
     pub(crate) fn get(&self, id: Uuid) -> Option<&Arc<PreparedQuery>> {
-        self.rows.get(&id)
+        self.rows.get(&id).map(|row| &row.query)
     }
 
     /// The query of this name, without regard to case; of the empty name the template that matches all.
     pub(crate) fn by_name(&self, name: &Text) -> Option<&Arc<PreparedQuery>> {
-        self.rows.get(self.by_name.get(&name.lower())?)
+        self.get(*self.by_name.get(&name.lower())?)
     }
 
     /// All of them, by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<PreparedQuery>> {
-        self.rows.values()
+        self.rows.values().map(|row| &row.query)
+    }
+
+    /// The query that an id or a name stands for, as it was defined.
+    pub(crate) fn find(&self, asked: &Text) -> Option<&Arc<PreparedQuery>> {
+        self.row(asked).map(|row| &row.query)
+    }
+
+    /// The same with what a template leaves open filled in.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if nothing has this id or name, and [`Error::Invalid`] if it is a template that can't be filled in from it.
+    pub(crate) fn resolve(&self, asked: &Text) -> Result<Resolved<'_>, Error> {
+        let row = (self.row(asked)).ok_or_else(|| Error::NotFound("Query not found".to_owned()))?;
+        let query = &row.query;
+        if !is_template(query) {
+            let service = Cow::Borrowed(&query.service);
+            return Ok(Resolved { query, service });
+        }
+        if self.by_id(asked).is_some() {
+            return Err(Error::invalid(
+                "prepared query templates can only be resolved up by name, not by ID",
+            ));
+        }
+        let compile = || Template::compile(query).map_err(Error::from);
+        let template = row.template.get_or_init(compile).as_ref();
+        let template = template.map_err(Error::clone)?;
+        let service = Cow::Owned(template.render(asked)?);
+        Ok(Resolved { query, service })
+    }
+
+    /// By id if it looks like one, else by name, else the template whose name is the longest beginning of this one.
+    fn row(&self, asked: &Text) -> Option<&Arc<Row>> {
+        // The template without a name is for every name but none.
+        if asked.is_empty() {
+            return None;
+        }
+        if let Some(row) = self.by_id(asked) {
+            return Some(row);
+        }
+        let name = asked.lower();
+        let named = self.by_name.get(&name);
+        self.rows.get(named.or_else(|| self.template_for(&name))?)
+    }
+
+    fn by_id(&self, asked: &Text) -> Option<&Arc<Row>> {
+        self.rows.get(&model::parse_uuid(asked)?)
+    }
+
+    /// Looks at no template that doesn't begin as the name does but at the last before each of those that could.
+    fn template_for(&self, name_lower: &Text) -> Option<&Uuid> {
+        let mut beginning: &[u8] = name_lower;
+        loop {
+            let until = (Bound::Unbounded, Bound::Included(beginning));
+            let (last, id) = self.templates.range::<_, [u8]>(until).next_back()?;
+            if beginning.starts_with(last) {
+                return Some(id);
+            }
+            // It stands before the beginning and is none of it, so whatever begins it stands no farther than where they part.
+            let alike = beginning.iter().zip(last.iter());
+            let shared = alike.take_while(|(one, other)| one == other).count();
+            beginning = &beginning[..shared];
+        }
     }
 
     /// The queries that end with a session, by id.
@@ -101,7 +195,6 @@ impl Change<'_> {
     /// Whether its name is free, its session exists and its template compiles.
     fn check_query(&self, query: &PreparedQuery) -> Result<(), Error> {
         let queries = &self.state.queries;
-        let is_template = !query.template.kind.is_empty();
         let named = queries
             .by_name(&query.name)
             .filter(|other| other.id != query.id);
@@ -111,7 +204,7 @@ impl Change<'_> {
                 query.name
             )));
         }
-        if named.is_some() && is_template {
+        if named.is_some() && is_template(query) {
             return Err(Error::invalid(
                 "a query template with an empty name already exists",
             ));
@@ -127,7 +220,7 @@ impl Change<'_> {
         {
             return Err(Error::invalid(format!("invalid session \"{session}\"")));
         }
-        check_template(query)
+        Ok(check_template(query)?)
     }
 
     /// Removes a query, which must be there.

@@ -5,6 +5,8 @@ use model::Text;
 /// How deeply expressions may be nested.
 const NESTING_MAX: usize = 50;
 
+const NESTING: &str = "expression nests too deeply";
+
 /// A text, cut into what stands as it is and what is filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Parts(Vec<Part>);
@@ -52,6 +54,13 @@ pub(crate) struct Malformed {
     /// In bytes, from 1.
     column: usize,
     problem: &'static str,
+}
+
+impl Malformed {
+    /// Whether it may be sound, only nested more deeply than what is read here.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.problem == NESTING
+    }
 }
 
 /// Why a text can't be filled in.
@@ -171,7 +180,7 @@ impl Reader<'_> {
     fn expression(&mut self) -> Result<Expression, Malformed> {
         self.depth += 1;
         if self.depth > NESTING_MAX {
-            return Err(self.malformed("expression nests too deeply"));
+            return Err(self.malformed(NESTING));
         }
         let sum = self.chain(
             &[(b'+', Operator::Add), (b'-', Operator::Subtract)],
@@ -252,7 +261,7 @@ impl Reader<'_> {
     ) -> Result<Expression, Malformed> {
         self.depth += 1;
         if self.depth > NESTING_MAX {
-            return Err(self.malformed("expression nests too deeply"));
+            return Err(self.malformed(NESTING));
         }
         let expression = inner(self);
         self.depth -= 1;

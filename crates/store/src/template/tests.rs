@@ -105,7 +105,7 @@ fn refuses() {
             "Bad evaluation for '${7}' in Service.Service: expected a string, got a number",
         ),
     ] {
-        let error = check_template(&query).unwrap_err().to_string();
+        let error = Error::from(check_template(&query).unwrap_err()).to_string();
         assert_eq!(error, format!("failed compiling template: {expected}"));
     }
 }

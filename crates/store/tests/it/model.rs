@@ -204,6 +204,8 @@ fn command() -> impl Strategy<Value = Command> {
         4 => prop::collection::vec(op(), 0..4).prop_map(Command::Txn),
         8 => session().prop_map(|it| Command::SessionCreate(Box::new(it))),
         2 => session_id().prop_map(Command::SessionDestroy),
+        1 => (session_id(), 1..3_u64).prop_map(|(id, term)| Command::SessionExpire { id, term }),
+        2 => (0_u64..60).prop_map(Command::LockDelaysBegin),
         2 => token().prop_map(|it| Command::AclSet(Box::new(it))),
         1 => pick(&TOKENS).prop_map(Command::AclDelete),
         4 => query().prop_map(|it| Command::QuerySet(Box::new(it))),
@@ -353,7 +355,7 @@ fn ask(view: &View, question: &Question) -> Asked {
     let (answer, found, watch) = each!(
         KvGet KvList KvKeys TxnRead CatalogNodes CatalogServices CatalogService CatalogNode
         HealthNode HealthChecks HealthState HealthService SessionInfo SessionList SessionNode
-        AclInfo AclList QueryGet QueryList CoordinateNodes CoordinateLookup
+        AclInfo AclList QueryGet QueryList QueryExecute QueryElsewhere QueryExplain CoordinateNodes CoordinateLookup
         NodeLookup AddressLookup ServiceLookup
     );
     let shown = if let Answer::CatalogService(instances) = &answer {
@@ -436,7 +438,8 @@ fn may_concern(command: &Command, question: &Question, before: &Naive, after: &N
             Question::SessionNode(of) => of.node.lower() == session.node.lower(),
             question => matches!(question, Question::SessionList(_)),
         },
-        Command::SessionDestroy(_) => !is_about_catalog,
+        Command::SessionDestroy(_) | Command::SessionExpire { .. } => !is_about_catalog,
+        Command::LockDelaysBegin(_) => false,
         Command::Register(registration) => {
             let node = registration.node.name.lower();
             if registration

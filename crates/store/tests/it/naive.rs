@@ -25,7 +25,8 @@ pub(crate) struct Naive {
     reaped: bool,
     keys: BTreeMap<Vec<u8>, Row>,
     tombstones: BTreeMap<Vec<u8>, Index>,
-    delays: BTreeMap<Vec<u8>, u64>,
+    /// Until when, or for how long once they have begun, and since which entry they wait for that.
+    delays: BTreeMap<Vec<u8>, Result<u64, (Index, u64)>>,
     nodes: BTreeMap<Text, Node>,
     services: BTreeMap<(Text, Text), Service>,
     checks: BTreeMap<(Text, Text), Check>,
@@ -41,7 +42,8 @@ impl Naive {
     pub(crate) fn apply(&mut self, index: Index, entry: &Entry) -> Result<Reply, ()> {
         self.clock_ms = self.clock_ms.max(entry.at_ms);
         let now = self.clock_ms;
-        self.delays.retain(|_, until| *until > now);
+        self.delays
+            .retain(|_, delay| delay.is_err() || *delay > Ok(now));
         let kept = self.clone();
         let result = self.command(index, &entry.command);
         let is_failed_txn =
@@ -82,6 +84,23 @@ impl Naive {
             Command::SessionCreate(it) => self.create_session(index, it),
             Command::SessionDestroy(id) => {
                 self.end_session(index, *id);
+                Ok(Reply::Nothing)
+            }
+            Command::SessionExpire { id, term } => {
+                // All of these entries are of the first term.
+                if *term == 1 {
+                    self.end_session(index, *id);
+                }
+                Ok(Reply::Nothing)
+            }
+            Command::LockDelaysBegin(upto) => {
+                for delay in self.delays.values_mut() {
+                    if let Err((since, span)) = *delay
+                        && since <= *upto
+                    {
+                        *delay = Ok(self.clock_ms + span);
+                    }
+                }
                 Ok(Reply::Nothing)
             }
             Command::AclSet(it) => {
@@ -305,7 +324,7 @@ impl Naive {
             if session.lock_delay > 0 {
                 let nanos = session.lock_delay.min(60_000_000_000).unsigned_abs();
                 self.delays
-                    .insert(key, self.clock_ms + nanos.div_ceil(1_000_000));
+                    .insert(key, Err((index, nanos.div_ceil(1_000_000))));
             }
         }
         let bound: Vec<Uuid> = self
@@ -779,7 +798,12 @@ impl Naive {
                 max(&["sessions"])
             }
             Question::AclInfo(_) | Question::AclList(_) => max(&["acls"]),
-            Question::QueryGet(_) | Question::QueryList(_) => max(&["queries"]),
+            Question::QueryGet(_) | Question::QueryList(_) | Question::QueryExplain(_) => {
+                max(&["queries"])
+            }
+            Question::QueryExecute(_) | Question::QueryElsewhere(_) => {
+                max(&["queries", "nodes", "services", "checks", "coordinates"])
+            }
             Question::CoordinateNodes(_) | Question::CoordinateLookup(_) => max(&["coordinates"]),
         };
         let is_right = if self.reaped {

@@ -40,6 +40,11 @@ fn acl_and_queries() {
 }
 
 #[test]
+fn queries() {
+    check("queries");
+}
+
+#[test]
 fn waiting_for_keys() {
     check("waiting-for-keys");
 }
@@ -196,6 +201,7 @@ impl Stage {
                     writeln!(out, "+ session {} begins", self.name(id))
                 }
                 Effect::SessionEnded { id } => writeln!(out, "+ session {} ends", self.name(id)),
+                Effect::KeysDelayed => writeln!(out, "+ keys are delayed"),
                 Effect::KeysDeleted { index } => writeln!(out, "+ to be reaped up to {index}"),
                 Effect::StateReplaced => writeln!(out, "+ all is new"),
                 other => writeln!(out, "+ {other:?}"),
@@ -332,6 +338,11 @@ impl Stage {
                 ..Session::default()
             })),
             "end" => Command::SessionDestroy(self.id(&words[1])),
+            "expire" => Command::SessionExpire {
+                id: self.id(&words[1]),
+                term: words[2].parse().unwrap(),
+            },
+            "delays-begin" => Command::LockDelaysBegin(words[1].parse().unwrap()),
             "token" => Command::AclSet(Box::new(AclToken {
                 id: named.text(1),
                 kind: named.text(2),
@@ -349,8 +360,13 @@ impl Stage {
                     },
                     service: QueryService {
                         service: named.text(2),
+                        only_passing: words.iter().any(|word| word == "passing"),
+                        near: named.get("near").map(Text::from).unwrap_or_default(),
+                        tags: named.list("tags"),
+                        node_meta: named.pairs("meta"),
                         ..QueryService::default()
                     },
+                    dns_ttl: named.get("ttl").map(Text::from).unwrap_or_default(),
                     ..PreparedQuery::default()
                 },
                 create: verb == "new-query",
@@ -359,9 +375,16 @@ impl Stage {
             "coordinates" => Command::Coordinates(
                 words[1..]
                     .iter()
-                    .map(|node| NodeCoordinate {
-                        node: Text::from(node.as_str()),
-                        coord: Coordinate::default(),
+                    .map(|word| {
+                        let (node, milliseconds) = word.split_once('@').unwrap_or((word, "0"));
+                        let place: f64 = milliseconds.parse().unwrap();
+                        NodeCoordinate {
+                            node: Text::from(node),
+                            coord: Coordinate {
+                                vec: vec![place / 1000.0],
+                                ..Coordinate::default()
+                            },
+                        }
                     })
                     .collect(),
             ),
@@ -419,6 +442,10 @@ impl Stage {
             node: Node {
                 name: node.text(0),
                 address: node.text(1),
+                tagged_addresses: node
+                    .get("wan")
+                    .map(|wan| Pairs::from([("wan".into(), wan.into())])),
+                meta: node.pairs("meta"),
                 ..Node::default()
             },
             ..Registration::default()
@@ -430,6 +457,8 @@ impl Stage {
                     id: named.text(1),
                     name: named.text(2),
                     tags: named.list("tags"),
+                    address: named.get("address").map(Text::from).unwrap_or_default(),
+                    port: named.get("port").unwrap_or("0").parse().unwrap(),
                     ..Service::default()
                 });
             } else {
@@ -550,7 +579,8 @@ impl Stage {
                 SessionInfo {
                     id: self.id(&words[1])
                 },
-                |session| self.show_sessions(session.as_slice(), &mut out)
+                |found| self
+                    .show_sessions(found.map(|standing| standing.session).as_slice(), &mut out)
             ),
             "sessions" => ask!(SessionList, |sessions| self
                 .show_sessions(&sessions, &mut out)),
@@ -569,7 +599,47 @@ impl Stage {
                 QueryGet {
                     id: self.id(&words[1])
                 },
-                |query| self.show_queries(query.as_slice(), &mut out)
+                |query| match query {
+                    Ok(query) => self.show_queries(&[query], &mut out),
+                    Err(error) => writeln!(out, "{error}").unwrap(),
+                }
+            ),
+            "execute" => {
+                let question = QueryExecute {
+                    query: self.query_name(&words[1]),
+                    execution: execution(&named, words),
+                };
+                ask!(question, |executed| show_executed(&executed, &mut out))
+            }
+            "elsewhere" => {
+                let question = QueryElsewhere {
+                    service: QueryService {
+                        service: named.text(1),
+                        near: named.get("near").map(Text::from).unwrap_or_default(),
+                        ..QueryService::default()
+                    },
+                    dns_ttl: Text::from("9s"),
+                    execution: execution(&named, words),
+                };
+                ask!(question, |executed| show_executed(&executed, &mut out))
+            }
+            "explain" => ask!(
+                QueryExplain {
+                    query: self.query_name(&words[1])
+                },
+                |explained| match explained {
+                    Ok(Explained(query)) => {
+                        let service = &query.service;
+                        self.show_queries(&[&query], &mut out);
+                        writeln!(
+                            out,
+                            "near {:?} tags {:?} meta {:?}",
+                            service.near, service.tags, service.node_meta
+                        )
+                        .unwrap();
+                    }
+                    Err(error) => writeln!(out, "{error}").unwrap(),
+                }
             ),
             "queries" => ask!(QueryList, |queries| self.show_queries(&queries, &mut out)),
             "coordinate-nodes" => ask!(CoordinateNodes, |rows| for row in rows {
@@ -642,6 +712,14 @@ impl Stage {
             .for_each(|line| writeln!(out, "{line}").unwrap());
     }
 
+    /// A name, or after `#` that of a query by whose id it is asked for.
+    fn query_name(&mut self, word: &str) -> Text {
+        match word.strip_prefix('#') {
+            Some(name) => Text::from(self.id(name).to_string()),
+            None => Text::from(word),
+        }
+    }
+
     fn show_queries<T: AsRef<PreparedQuery>>(&self, queries: &[T], out: &mut String) {
         let mut shown: Vec<String> = queries
             .iter()
@@ -662,6 +740,54 @@ impl Stage {
             .iter()
             .for_each(|line| writeln!(out, "{line}").unwrap());
     }
+}
+
+/// `[limit=<n>] [near=<node>] [from=<node>] [dc=<datacenter>] [show=<what>] [translating]`
+fn execution(named: &Named<'_>, words: &[String]) -> Execution {
+    let text = |name, default| Text::from(named.get(name).unwrap_or(default));
+    let shown = named.get("show").map(|shown| match shown {
+        "ports" => Shown::Ports,
+        "ipv4" => Shown::Ipv4,
+        "ipv6" => Shown::Ipv6,
+        "nothing" => Shown::Nothing,
+        other => panic!("nothing is shown as {other}"),
+    });
+    Execution {
+        datacenter: text("dc", "dc1"),
+        source: QuerySource {
+            datacenter: Text::from("dc1"),
+            node: text("from", "agent"),
+            near: text("near", ""),
+        },
+        limit: named.get("limit").unwrap_or("0").parse().unwrap(),
+        portion: shown.map_or(Portion::Whole, |shown| Portion::Places {
+            shown,
+            translates_wan: words.iter().any(|word| word == "translating"),
+        }),
+        seed: named.get("seed").unwrap_or("1").parse().unwrap(),
+    }
+}
+
+fn show_executed(executed: &Result<Executed, Error>, out: &mut String) {
+    let executed = match executed {
+        Ok(executed) => executed,
+        Err(error) => return writeln!(out, "{error}").unwrap(),
+    };
+    write!(out, "{} in {}", executed.service, executed.datacenter).unwrap();
+    write!(out, " ttl={:?}:", executed.dns_ttl).unwrap();
+    match &executed.found {
+        FoundInstances::Whole(instances) => instances
+            .iter()
+            .for_each(|it| write!(out, " {}/{}", it.node.name, it.service.id).unwrap()),
+        FoundInstances::Places(placements) => {
+            if !placements.is_any {
+                out.push_str(" none");
+            }
+            let picked = placements.picked.iter();
+            picked.for_each(|it| write!(out, " {}/{}", it.node.name, it.service.id).unwrap());
+        }
+    }
+    out.push('\n');
 }
 
 fn show_node(node: &Node, out: &mut String) {
@@ -745,6 +871,15 @@ impl<'a> Named<'a> {
 
     fn get(&self, name: &str) -> Option<&'a str> {
         self.named.get(name).copied()
+    }
+
+    /// `name:value` after commas.
+    fn pairs(&self, name: &str) -> Pairs {
+        let pairs = self.get(name).unwrap_or("").split(',');
+        let pairs = pairs.filter_map(|pair| pair.split_once(':'));
+        pairs
+            .map(|(name, value)| (Text::from(name), Text::from(value)))
+            .collect()
     }
 
     fn list(&self, name: &str) -> Option<Vec<Text>> {
