@@ -203,6 +203,15 @@ fn json_as_the_original_has_it() {
     assert_eq!(nodes.json_indented().unwrap(), expected);
 }
 
+#[test]
+fn the_manuals_example_is_so() {
+    const MANUAL: &str = include_str!("../../../../docs/watches.md");
+    let (_, rest) = MANUAL.split_once("```json key\n").unwrap();
+    let (example, _) = rest.split_once("\n```").unwrap();
+    let pair = serde_json::from_str(example).unwrap();
+    assert_eq!(Watched::Key(Some(pair)).json().unwrap(), example);
+}
+
 /// Services by name, at an index.
 fn services(index: u64, names: &[&str]) -> Answer<Watched> {
     let services = names.iter().map(|name| ((*name).to_owned(), None));
