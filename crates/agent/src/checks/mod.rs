@@ -33,6 +33,7 @@ use crate::definition::{CheckKind, Every, Status};
 
 pub use docker::Engine;
 pub(crate) use docker::fuzz as fuzz_docker;
+pub use tail::Tail;
 
 /// Nothing is asked more often than this, whatever its definition says.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 /// Takes everything and keeps the last of it.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub struct Tail {
     kept: Vec<u8>,
     max: usize,
     taken: u64,
@@ -10,7 +10,7 @@ pub(super) struct Tail {
 
 impl Tail {
     /// One that keeps up to `max` bytes.
-    pub(super) fn new(max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         Self {
             kept: Vec::new(),
             max,
@@ -19,7 +19,7 @@ impl Tail {
     }
 
     /// Takes `bytes`, of which only as many as it keeps anyway cost anything.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.taken = self.taken.saturating_add(bytes.len() as u64);
         let new = &bytes[bytes.len().saturating_sub(self.max)..];
         let surplus = (self.kept.len() + new.len()).saturating_sub(self.max);
@@ -28,12 +28,12 @@ impl Tail {
     }
 
     /// How many bytes it has taken.
-    pub(super) fn taken(&self) -> u64 {
+    pub fn taken(&self) -> u64 {
         self.taken
     }
 
     /// What it kept, below a line that says so if that isn't all.
-    pub(super) fn into_text(self) -> Vec<u8> {
+    pub fn into_text(self) -> Vec<u8> {
         let size = self.kept.len();
         if self.taken == size as u64 {
             return self.kept;
