@@ -1,6 +1,6 @@
 //! `/v1/acl/`: tokens. Always asked of the datacenter that decides about them.
 
-use model::{AclInfo, AclList, AclToken, CLIENT, Command, Text};
+use model::{AclInfo, AclList, AclToken, CLIENT, Command, Error, Text};
 use rpc::{Answered, WriteOptions};
 
 use crate::call::{
@@ -114,6 +114,11 @@ pub(crate) fn list(call: Call<'_>) -> Result<Answer, Response> {
 
 /// How far tokens have been copied from the datacenter that decides about them.
 pub(crate) fn replication(call: Call<'_>) -> Result<Answer, Response> {
+    // Unlike its neighbours it tells of the datacenter that is asked for.
+    let datacenter = call.datacenter();
+    if !datacenter.is_empty() && *datacenter != *call.api.agent.datacenter().as_bytes() {
+        return Err(failed(&Error::NoPath));
+    }
     Ok(json(&Replication, call.pretty()).into())
 }
 

@@ -2,44 +2,89 @@
 
 use std::convert::Infallible;
 
-use ::agent::{Agent, Member, MemberStatus, Role, Severity, Start};
+use ::agent::{Agent, Bearer, Member, MemberStatus, Role, Severity, Start};
 use bytes::Bytes;
 use futures::StreamExt;
+use model::{Access, Error, Resource};
 
 use crate::call::{Answer, Call, json};
-use crate::error::{bad_request, refused};
+use crate::error::{bad_request, failed, refused};
 use crate::http::{Response, StatusCode};
 use crate::json::{Encode, object};
 
-/// Configuration, membership and figures of this node.
-pub(crate) fn this(call: Call<'_>) -> Result<Answer, Response> {
-    Ok(json(&This(&call.api.agent), call.pretty()).into())
+impl Call<'_> {
+    /// On whose word this is asked of this agent alone.
+    pub(crate) fn bearer(&self) -> impl Future<Output = Result<Bearer, Response>> + Send + use<> {
+        let (agent, token) = (self.api.agent.clone(), self.token());
+        async move {
+            let bearer = agent.tokens().bearer(&token).await;
+            bearer.map_err(|error| denied(&error))
+        }
+    }
+
+    /// Answers so if whoever asks may go so far with this agent.
+    pub(crate) fn of_agent(
+        &self,
+        access: Access,
+        answer: impl Future<Output = Result<Response, Response>> + Send + 'static,
+    ) -> Answer {
+        let (agent, bearer) = (self.api.agent.clone(), self.bearer());
+        Answer::soon(async move {
+            let node = agent.node().as_bytes();
+            let demanded = bearer.await?.demand(Resource::Agent, node, access);
+            demanded.map_err(|error| denied(&error))?;
+            answer.await
+        })
+    }
 }
 
-/// Everybody that gossips here.
+/// What somebody is told who may not have what they asked of this agent; whoever runs it finds it in the log.
+pub(crate) fn denied(error: &Error) -> Response {
+    tracing::warn!("a request to this agent was refused: {error}");
+    failed(error)
+}
+
+/// Configuration, membership and figures of this node.
+pub(crate) fn this(call: Call<'_>) -> Result<Answer, Response> {
+    let (agent, pretty) = (call.api.agent.clone(), call.pretty());
+    Ok(call.of_agent(Access::Read, async move { Ok(json(&This(&agent), pretty)) }))
+}
+
+/// Everybody that gossips here, as far as whoever asks may see nodes.
 ///
 /// The pool of other datacenters has no members yet; for an agent that keeps no state the original shows none at all.
 pub(crate) fn members(call: Call<'_>) -> Result<Answer, Response> {
-    let agent = &call.api.agent;
-    let members = match (is_of_the_wide_area(&call), agent.identity().role) {
-        (false, _) => Some(agent.neighbours().members()),
-        (true, Role::Server(_)) => Some(Vec::new()),
-        (true, Role::Client) => None,
-    };
-    Ok(json(&members, call.pretty()).into())
+    let (agent, pretty) = (call.api.agent.clone(), call.pretty());
+    let (wan, bearer) = (is_of_the_wide_area(&call), call.bearer());
+    Ok(Answer::soon(async move {
+        let bearer = bearer.await?;
+        let members = match (wan, agent.identity().role) {
+            (false, _) => {
+                let mut members = agent.neighbours().members();
+                members.retain(|member| {
+                    bearer.allows(Resource::Node, member.name.as_bytes(), Access::Read)
+                });
+                Some(members)
+            }
+            (true, Role::Server(_)) => Some(Vec::new()),
+            (true, Role::Client) => None,
+        };
+        Ok(json(&members, pretty))
+    }))
 }
 
 /// Gets to know a further member, and through it the others.
 pub(crate) fn join(call: Call<'_>) -> Result<Answer, Response> {
     let agent = call.api.agent.clone();
-    if is_of_the_wide_area(&call) {
-        return Err(refused(match agent.identity().role {
-            Role::Client => "Must be a server to join WAN cluster",
-            Role::Server(_) => "this version does not join other datacenters",
-        }));
-    }
+    let wan = is_of_the_wide_area(&call);
     let address = String::from_utf8_lossy(call.argument).into_owned();
-    Ok(Answer::soon(async move {
+    Ok(call.of_agent(Access::Write, async move {
+        if wan {
+            return Err(refused(match agent.identity().role {
+                Role::Client => "Must be a server to join WAN cluster",
+                Role::Server(_) => "this version does not join other datacenters",
+            }));
+        }
         let joined = agent.neighbours().join(vec![address]).await;
         joined.map_err(|error| refused(error.to_string()))?;
         Ok(Response::new(StatusCode::OK))
@@ -50,7 +95,7 @@ pub(crate) fn join(call: Call<'_>) -> Result<Answer, Response> {
 pub(crate) fn force_leave(call: Call<'_>) -> Result<Answer, Response> {
     let agent = call.api.agent.clone();
     let node = String::from_utf8_lossy(call.argument).into_owned();
-    Ok(Answer::soon(async move {
+    Ok(call.of_agent(Access::Write, async move {
         agent.neighbours().force_leave(node).await;
         Ok(Response::new(StatusCode::OK))
     }))
@@ -59,7 +104,7 @@ pub(crate) fn force_leave(call: Call<'_>) -> Result<Answer, Response> {
 /// Leaves the cluster and stops.
 pub(crate) fn leave(call: Call<'_>) -> Result<Answer, Response> {
     let agent = call.api.agent.clone();
-    Ok(Answer::soon(async move {
+    Ok(call.of_agent(Access::Write, async move {
         agent.leave().await.map_err(refused)?;
         Ok(Response::new(StatusCode::OK))
     }))
@@ -68,7 +113,7 @@ pub(crate) fn leave(call: Call<'_>) -> Result<Answer, Response> {
 /// Reads the configuration again.
 pub(crate) fn reload(call: Call<'_>) -> Result<Answer, Response> {
     let agent = call.api.agent.clone();
-    Ok(Answer::soon(async move {
+    Ok(call.of_agent(Access::Write, async move {
         agent.reload().await.map_err(refused)?;
         Ok(Response::new(StatusCode::OK))
     }))
@@ -84,16 +129,19 @@ pub(crate) fn monitor(call: Call<'_>) -> Result<Answer, Response> {
                 .ok_or_else(|| bad_request(format!("Unknown log level: {name}")))?
         }
     };
-    let lines = call.api.agent.journal().follow(level);
-    let pieces = futures::stream::unfold(lines, |mut lines| async move {
-        let line = lines.next().await?;
-        let piece = Bytes::from(format!("{line}\n"));
-        Some((Ok::<_, Infallible>(piece), lines))
-    });
-    let response = Response::new(StatusCode::OK)
-        .with_header("Content-Type", "text/plain; charset=utf-8")
-        .with_stream(pieces.boxed());
-    Ok(response.into())
+    let agent = call.api.agent.clone();
+    Ok(call.of_agent(Access::Read, async move {
+        let lines = agent.journal().follow(level);
+        let pieces = futures::stream::unfold(lines, |mut lines| async move {
+            let line = lines.next().await?;
+            let piece = Bytes::from(format!("{line}\n"));
+            Some((Ok::<_, Infallible>(piece), lines))
+        });
+        let response = Response::new(StatusCode::OK)
+            .with_header("Content-Type", "text/plain; charset=utf-8")
+            .with_stream(pieces.boxed());
+        Ok(response)
+    }))
 }
 
 /// The original looks only at whether the parameter says anything.
@@ -174,6 +222,7 @@ impl Encode for Settings<'_> {
                 .field("ACLTTL", &nanos(settings.acl_ttl))
                 .field("ACLDefaultPolicy", &settings.acl_default_policy)
                 .field("ACLDownPolicy", &settings.acl_down_policy)
+                .field("ACLEnforceVersion8", &settings.acl_enforce_version_8)
                 .field("DisableCoordinates", &settings.disable_coordinates)
                 .field("SessionTTLMin", &nanos(settings.session_ttl_min))
                 .object("HTTPAPIResponseHeaders", |o| {

@@ -41,6 +41,11 @@ pub(crate) fn refused(text: impl Into<String>) -> Response {
     Response::text(StatusCode::INTERNAL_SERVER_ERROR, text.into())
 }
 
+/// Whoever asks may not have it.
+pub(crate) fn forbidden(text: impl Into<String>) -> Response {
+    Response::text(StatusCode::FORBIDDEN, text.into())
+}
+
 /// There is no such thing.
 pub(crate) fn not_found(text: impl Into<String>) -> Response {
     Response::text(StatusCode::NOT_FOUND, text.into())

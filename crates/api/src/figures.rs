@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use ::agent::{FiguresSnapshot, Gauge, Labels, Sampled, Totals};
+use model::Access;
 
 use crate::call::{Answer, Call, json};
 use crate::http::{Response, StatusCode};
@@ -16,14 +17,17 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The last complete interval as JSON, or all since the beginning with `?format=prometheus`.
 pub(crate) fn metrics(call: Call<'_>) -> Result<Answer, Response> {
-    let figures = call.api.agent.figures().snapshot();
-    if call.query.get("format") == Some(b"prometheus") {
-        let response = Response::new(StatusCode::OK)
-            .with_header("Content-Type", PROMETHEUS)
-            .with_body(prometheus(&figures.totals));
-        return Ok(response.into());
-    }
-    Ok(json(&figures, call.pretty()).into())
+    let (agent, pretty) = (call.api.agent.clone(), call.pretty());
+    let for_prometheus = call.query.get("format") == Some(b"prometheus");
+    Ok(call.of_agent(Access::Read, async move {
+        let figures = agent.figures().snapshot();
+        if for_prometheus {
+            return Ok(Response::new(StatusCode::OK)
+                .with_header("Content-Type", PROMETHEUS)
+                .with_body(prometheus(&figures.totals)));
+        }
+        Ok(json(&figures, pretty))
+    }))
 }
 
 impl Encode for FiguresSnapshot {

@@ -2,63 +2,91 @@
 //!
 //! What is changed here is changed on this node; the agent brings it into the catalog, and an answer of 200 does not promise that it is there already.
 
-use ::agent::definition::Status;
+use ::agent::definition::{CheckDefinition, Status};
 use ::agent::local::{Local, LocalError};
 use model::Text;
 
+use crate::agent::denied;
 use crate::call::{Answer, Call, collect_json, decoded, json};
 use crate::definition::{read_check, read_service};
 use crate::error::{bad_request, not_found, refused};
 use crate::http::{Response, StatusCode};
 use crate::json::{DecodeError, Reader, decode};
+use crate::origin;
 
 /// How much of the output of a check is kept.
 const OUTPUT_MAX: usize = 4096;
 
+impl Call<'_> {
+    /// The services and checks of this node, as far as whoever asks may see and change them.
+    fn local(&self) -> impl Future<Output = Result<Local, Response>> + Send + use<> {
+        let (local, bearer) = (self.api.agent.local().clone(), self.bearer());
+        async move { Ok(local.on_behalf_of(bearer.await?)) }
+    }
+}
+
 /// The services, by id.
 pub(crate) fn services(call: Call<'_>) -> Result<Answer, Response> {
-    Ok(json(&call.api.agent.local().services(), call.pretty()).into())
+    let (local, pretty) = (call.local(), call.pretty());
+    Ok(Answer::soon(async move {
+        Ok(json(&local.await?.services(), pretty))
+    }))
 }
 
 /// The checks, by id.
 pub(crate) fn checks(call: Call<'_>) -> Result<Answer, Response> {
-    Ok(json(&call.api.agent.local().checks(), call.pretty()).into())
+    let (local, pretty) = (call.local(), call.pretty());
+    Ok(Answer::soon(async move {
+        Ok(json(&local.await?.checks(), pretty))
+    }))
 }
 
 /// Takes a service in, or another definition of one that is here.
 pub(crate) fn register_service(call: Call<'_>) -> Result<Answer, Response> {
     let (api, token) = (call.api.clone(), call.token_brought());
+    let (local, suspicion) = (call.local(), origin::suspicion(&call));
     Ok(Answer::soon(async move {
         let body = collect_json(&api, call.body).await?;
         let service = decoded(&body, read_service)?.definition(token)?;
         drop(body);
-        done(api.agent.local().register_service(service).await)
+        if service.checks.iter().any(CheckDefinition::runs_scripts) {
+            suspicion.map_or(Ok(()), Err)?;
+        }
+        done(local.await?.register_service(service).await)
     }))
 }
 
 /// Takes a check in, or another definition of one that is here.
 pub(crate) fn register_check(call: Call<'_>) -> Result<Answer, Response> {
     let (api, token) = (call.api.clone(), call.token_brought());
+    let (local, suspicion) = (call.local(), origin::suspicion(&call));
     Ok(Answer::soon(async move {
         let body = collect_json(&api, call.body).await?;
         let check = decoded(&body, read_check)?.definition(token)?;
         drop(body);
-        done(api.agent.local().register_check(check).await)
+        if check.runs_scripts() {
+            suspicion.map_or(Ok(()), Err)?;
+        }
+        done(local.await?.register_check(check).await)
     }))
 }
 
 /// Lets a service go, with its checks.
 pub(crate) fn deregister_service(call: Call<'_>) -> Result<Answer, Response> {
     let id = Text::from(call.argument);
-    let local = local_of(&call);
-    Ok(outcome(async move { local.deregister_service(id).await }))
+    let local = call.local();
+    Ok(Answer::soon(async move {
+        done(local.await?.deregister_service(id).await)
+    }))
 }
 
 /// Lets a check go.
 pub(crate) fn deregister_check(call: Call<'_>) -> Result<Answer, Response> {
     let id = Text::from(call.argument);
-    let local = local_of(&call);
-    Ok(outcome(async move { local.deregister_check(id).await }))
+    let local = call.local();
+    Ok(Answer::soon(async move {
+        done(local.await?.deregister_check(id).await)
+    }))
 }
 
 /// Says that all is well.
@@ -79,15 +107,16 @@ pub(crate) fn fail(call: Call<'_>) -> Result<Answer, Response> {
 fn said(call: &Call<'_>, status: Status) -> Result<Answer, Response> {
     let id = Text::from(call.argument);
     let note = Text::from(call.query.get("note").unwrap_or_default());
-    let local = local_of(call);
-    Ok(outcome(
-        async move { local.update_ttl(id, status, note).await },
-    ))
+    let local = call.local();
+    Ok(Answer::soon(async move {
+        done(local.await?.update_ttl(id, status, note).await)
+    }))
 }
 
 /// The same with more room for what there is to say.
 pub(crate) fn update(call: Call<'_>) -> Result<Answer, Response> {
     let (api, id) = (call.api.clone(), Text::from(call.argument));
+    let local = call.local();
     Ok(Answer::soon(async move {
         let body = collect_json(&api, call.body).await?;
         let Update { status, output } = decoded(&body, read_update)?;
@@ -96,16 +125,16 @@ pub(crate) fn update(call: Call<'_>) -> Result<Answer, Response> {
             return Err(bad_request(format!("Invalid check status: '{status}'")));
         };
         let output = bounded(output);
-        done(api.agent.local().update_ttl(id, status, output).await)
+        done(local.await?.update_ttl(id, status, output).await)
     }))
 }
 
 /// Takes this node out of service, or back in.
 pub(crate) fn node_maintenance(call: Call<'_>) -> Result<Answer, Response> {
     let (enable, reason, token) = maintenance(&call)?;
-    let local = local_of(&call);
-    Ok(outcome(async move {
-        local.node_maintenance(reason, enable, token).await
+    let local = call.local();
+    Ok(Answer::soon(async move {
+        done(local.await?.node_maintenance(reason, enable, token).await)
     }))
 }
 
@@ -113,9 +142,10 @@ pub(crate) fn node_maintenance(call: Call<'_>) -> Result<Answer, Response> {
 pub(crate) fn service_maintenance(call: Call<'_>) -> Result<Answer, Response> {
     let id = Text::from(call.argument_or("Missing service ID")?);
     let (enable, reason, token) = maintenance(&call)?;
-    let local = local_of(&call);
-    Ok(outcome(async move {
-        local.service_maintenance(id, reason, enable, token).await
+    let local = call.local();
+    Ok(Answer::soon(async move {
+        let local = local.await?;
+        done(local.service_maintenance(id, reason, enable, token).await)
     }))
 }
 
@@ -136,19 +166,11 @@ fn maintenance(call: &Call<'_>) -> Result<(bool, Option<Text>, Text), Response> 
     Ok((enable, reason, call.token_brought()))
 }
 
-fn local_of(call: &Call<'_>) -> Local {
-    call.api.agent.local().clone()
-}
-
-/// Changes something of this node, and says how it went.
-fn outcome(change: impl Future<Output = Result<(), LocalError>> + Send + 'static) -> Answer {
-    Answer::soon(async move { done(change.await) })
-}
-
 fn done(outcome: Result<(), LocalError>) -> Result<Response, Response> {
     match outcome {
         Ok(()) => Ok(Response::new(StatusCode::OK)),
         Err(error @ LocalError::UnknownService(_)) => Err(not_found(error.to_string())),
+        Err(LocalError::Denied(error)) => Err(denied(&error)),
         Err(error) => Err(refused(error.to_string())),
     }
 }

@@ -418,7 +418,10 @@ pub(crate) fn agent() -> Agent {
 
 /// The same that judges tokens so.
 pub(crate) fn agent_where(tokens: ::agent::Tokens) -> Agent {
-    agent_judging(::agent::Local::new(::agent::LocalConfig::default()).0, tokens)
+    agent_judging(
+        ::agent::Local::new(::agent::LocalConfig::default()).0,
+        tokens,
+    )
 }
 
 /// What tokens allow on an agent whose servers say this of each.
@@ -468,7 +471,10 @@ pub(crate) fn grant(text: &str) -> Grant {
     let rules = rules.map(|rule| {
         let (what, access) = rule.split_once('=').unwrap();
         let (kind, name) = what.split_once(':').unwrap();
-        let resource = resources.into_iter().find(|it| it.as_str() == kind).unwrap();
+        let resource = resources
+            .into_iter()
+            .find(|it| it.as_str() == kind)
+            .unwrap();
         let access = Access::parse(access.as_bytes()).unwrap();
         (resource, Text::from(name), access)
     });

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::given;
 
 /// An agent at work.
-struct Node {
+pub(crate) struct Node {
     api: std::sync::Arc<api::Api>,
     fake: FakeCluster,
     _keeper: JoinHandle<()>,
@@ -27,6 +27,11 @@ impl Node {
     }
 
     async fn with(config: LocalConfig) -> Self {
+        Self::over(Self::willing(), config).await
+    }
+
+    /// A cluster that takes everything.
+    pub(crate) fn willing() -> FakeCluster {
         let fake = FakeCluster::new();
         // What the catalog has of this node: nothing.
         for nothing in [Answer::CatalogNode(None), Answer::HealthNode(Vec::new())] {
@@ -35,10 +40,19 @@ impl Node {
         for _ in 0..500 {
             fake.answer(Fake::Reply(Reply::Applied(true)));
         }
-        Self::over(fake, config).await
+        fake
     }
 
     async fn over(fake: FakeCluster, config: LocalConfig) -> Self {
+        Self::judging(fake, config, agent::Tokens::unjudged()).await
+    }
+
+    /// The same that judges tokens so.
+    pub(crate) async fn judging(
+        fake: FakeCluster,
+        config: LocalConfig,
+        tokens: agent::Tokens,
+    ) -> Self {
         let config = LocalConfig {
             node: Text::from("n1"),
             address: Text::from("10.0.0.1"),
@@ -49,7 +63,7 @@ impl Node {
         let keeping = keeper.run(fake.cluster(), Definitions::default(), || 1, started);
         let keeper = tokio::spawn(keeping);
         is_started.await.unwrap().unwrap();
-        let agent = given::agent_with(local);
+        let agent = given::agent_judging(local, tokens);
         let api = api::service(fake.cluster(), agent, api::Config::default());
         Self {
             api,
@@ -59,11 +73,16 @@ impl Node {
     }
 
     /// Status and body of what is answered, such as to `PUT services` below `/v1/agent/`.
-    async fn ask(&self, line: &str, body: &str) -> (u16, String) {
+    pub(crate) async fn ask(&self, line: &str, body: &str) -> (u16, String) {
         self.ask_as(line, body, &[]).await
     }
 
-    async fn ask_as(&self, line: &str, body: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    pub(crate) async fn ask_as(
+        &self,
+        line: &str,
+        body: &str,
+        headers: &[(&str, &str)],
+    ) -> (u16, String) {
         let (method, path) = line.split_once(' ').unwrap();
         let target = format!("/v1/agent/{path}");
         let method: Method = method.parse().unwrap();
@@ -100,7 +119,7 @@ impl Node {
     }
 
     /// What was written into the catalog since the last look, with its token.
-    fn written(&self) -> Vec<(Command, Text)> {
+    pub(crate) fn written(&self) -> Vec<(Command, Text)> {
         let asked = self.fake.asked().into_iter();
         asked
             .filter_map(|asked| match asked {

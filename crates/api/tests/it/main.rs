@@ -4,6 +4,7 @@
     reason = "this is a test from one end to the other"
 )]
 
+mod access;
 mod given;
 mod http;
 mod local;

@@ -5,6 +5,7 @@
 //! ```text
 //! # a comment
 //! set acl_datacenter dc1      a setting, for the rest of the file
+//! set judged agent:n1=read    what tokens allow on this agent, where it judges by itself
 //! given reply true            what the cluster will answer
 //! > PUT /v1/kv/a?cas=7
 //! > X-Consul-Token: t
@@ -20,6 +21,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use ::agent::Tokens;
 use ::http::Method;
 use api::Config;
 use api::http::{Reaction, Request, Response, ResponseBody, Service};
@@ -71,6 +73,7 @@ fn play(script: &str) -> String {
         ..Meta::default()
     };
     let mut peers = Peers::default();
+    let mut judged = None;
     let mut out = Vec::new();
     for block in script.trim_end().split("\n\n") {
         let mut played = String::new();
@@ -85,7 +88,11 @@ fn play(script: &str) -> String {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "" | "#" => {}
-                "set" => set(&mut config, &mut meta, &mut peers, rest),
+                "set" => match rest.split_once(' ') {
+                    // what the servers say of every token, where rules hold on agents
+                    Some(("judged", grant)) => judged = Some(given::grant(grant)),
+                    _ => set(&mut config, &mut meta, &mut peers, rest),
+                },
                 "given" => fake.answer(given::answer(rest, &meta)),
                 ">" if request.is_none() => {
                     let (method, target) = rest.split_once(' ').unwrap();
@@ -116,8 +123,18 @@ fn play(script: &str) -> String {
             fake.set_peers(peers.clone());
             let request =
                 Request::new(&method, target, &headers, body.unwrap_or_default().into()).unwrap();
-            let service = api::service(fake.cluster(), given::agent(), config.clone());
-            let (how, response) = settle(service.call(request));
+            let tokens = judged.clone().map_or(Tokens::unjudged(), given::tokens);
+            let agent = given::agent_where(tokens);
+            let service = api::service(fake.cluster(), agent, config.clone());
+            // A question that waits looks at the clock as soon as it is asked.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
+            let entered = runtime.enter();
+            let reaction = service.call(request);
+            drop(entered);
+            let (how, response) = settle(&runtime, reaction);
             for asked in fake.asked() {
                 writeln!(played, "< asked {}", shown_question(&asked)).unwrap();
             }
@@ -159,10 +176,7 @@ fn set(config: &mut Config, meta: &mut Meta, peers: &mut Peers, rest: &str) {
 }
 
 /// The response, and whether it took its time.
-fn settle(reaction: Reaction) -> (&'static str, Response) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+fn settle(runtime: &tokio::runtime::Runtime, reaction: Reaction) -> (&'static str, Response) {
     match reaction {
         Reaction::Now(response) => ("", response),
         Reaction::Later(response) => ("< carried through\n", runtime.block_on(response)),
