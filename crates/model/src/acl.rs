@@ -163,8 +163,10 @@ impl Grant {
 /// What an operation needs before it is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing: whoever asks may.
+    /// Nothing: whoever asks may, and the token isn't even looked at.
     Nothing,
+    /// No particular right, and whether the token exists only matters where version 8 of access control is enforced.
+    Version8,
     /// No particular right, but a token that was brought must exist, as the original demands wherever rules apply.
     Token,
     /// A token of the kind `management`, if tokens are in use at all.

@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Access, AclToken, Authority, CONSUL, Deregistration, Error, Index, KvOp, KvVerb, Need,
-    NodeCoordinate, QuerySet, Registration, Resource, RestoreBegin, RestoreChunk, RestoreCommit,
-    Session, Text, TxnOutcome,
+    AclToken, Deregistration, Error, Index, KvOp, Need, NodeCoordinate, QuerySet, Registration,
+    RestoreBegin, RestoreChunk, RestoreCommit, Session, Text, TxnOutcome,
 };
 
 /// A change of the state. The variant's name is its tag in the log and must never change.
@@ -34,6 +33,16 @@ pub enum Command {
     QueryDelete(Uuid),
     /// Write coordinates of nodes. Replies [`Reply::Nothing`].
     Coordinates(Vec<NodeCoordinate>),
+    /// End a session whose time is up, in this term of the log and in no other. Replies [`Reply::Nothing`], also if there is none.
+    SessionExpire {
+        /// Which.
+        id: Uuid,
+        /// The term of the leader that says so: once there is another, it has its own timers.
+        term: u64,
+    },
+    /// Let those keys that a session lost up to this index of the log be locked again after their lock-delay from now on.
+    /// Replies [`Reply::Nothing`].
+    LockDelaysBegin(u64),
     /// Forget deletions up to this index. Replies [`Reply::Nothing`].
     TombstoneReap(Index),
     /// Open a restore. Replies [`Reply::Nothing`].
@@ -58,43 +67,13 @@ impl Command {
             | Self::Txn(_)
             | Self::QuerySet(_)
             | Self::QueryDelete(_) => Need::Token,
-            Self::Deregister(_)
-            | Self::SessionCreate(_)
-            | Self::SessionDestroy(_)
+            Self::Deregister(_) | Self::SessionCreate(_) | Self::SessionDestroy(_) => {
+                Need::Version8
+            }
+            Self::SessionExpire { .. }
+            | Self::LockDelaysBegin(_)
             | Self::Coordinates(_)
             | Self::TombstoneReap(_) => Need::Nothing,
-        }
-    }
-
-    /// What the rules of its sender's token must allow.
-    ///
-    /// # Errors
-    /// Which rule is missing.
-    pub fn guard(&self, authority: &Authority) -> Result<(), Error> {
-        match self {
-            Self::Register(registration) => match &registration.service {
-                Some(service) if service.name != CONSUL => {
-                    authority.demand(Resource::Service, &service.name, Access::Write)
-                }
-                _ => Ok(()),
-            },
-            Self::Kv(op) => match op.verb {
-                KvVerb::DeleteTree => authority.demand_all(Resource::Key, &op.key, Access::Write),
-                _ => authority.demand(Resource::Key, &op.key, Access::Write),
-            },
-            Self::AclSet(_)
-            | Self::AclDelete(_)
-            | Self::RestoreBegin(_)
-            | Self::RestoreChunk(_)
-            | Self::RestoreCommit(_) => authority.demand_management(),
-            Self::Txn(_)
-            | Self::QuerySet(_)
-            | Self::QueryDelete(_)
-            | Self::Deregister(_)
-            | Self::SessionCreate(_)
-            | Self::SessionDestroy(_)
-            | Self::Coordinates(_)
-            | Self::TombstoneReap(_) => Ok(()),
         }
     }
 }
@@ -102,8 +81,10 @@ impl Command {
 /// A command as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The leader's wall clock when it accepted the command, in milliseconds since 1970.
+    /// The log's clock when the leader accepted the command, in milliseconds.
     ///
+    /// It began with a wall clock, and goes on by the monotonic clock of each leader from where the last one left it: two
+    /// entries are never further apart than the time between them really was, whatever the clocks on the walls do.
     /// The store takes the highest seen so far, so time never goes back in the log.
     pub at_ms: u64,
     /// What to do.

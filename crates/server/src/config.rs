@@ -111,6 +111,11 @@ impl Config {
     /// How long the original holds requests.
     pub const HOLD_MAX: Duration = Duration::from_secs(7);
 
+    /// Whether this server's datacenter is the one that decides about tokens.
+    pub fn decides_about_tokens(&self) -> bool {
+        self.acl.is_enabled() && self.acl.datacenter == self.datacenter
+    }
+
     /// This server's place in the log's membership, `ip:port`.
     pub fn raft_address(&self) -> String {
         std::net::SocketAddr::new(self.advertise_address, self.server_port).to_string()

@@ -17,9 +17,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::access::Resolver;
 use crate::coordinates::Coordinates;
 use crate::faces::{ForMembers, InProcess};
 use crate::founding::Promise;
+use crate::leader::Timers;
 use crate::machine::Machine;
 use crate::route::Leader;
 use crate::{Config, coordinates, directory, founding, leader, leave};
@@ -126,9 +128,14 @@ pub(crate) struct Core {
     /// Told when a restore was broken off in the middle.
     pub(crate) restore_abandoned: Notify,
     pub(crate) coordinates: Coordinates,
+    pub(crate) resolver: Resolver,
+    /// When sessions end that nobody renews.
+    pub(crate) timers: Arc<Timers>,
+    /// Told when keys were lost whose lock-delay has yet to begin.
+    pub(crate) delayed: Arc<Notify>,
     promise: std::sync::Mutex<Promise>,
     chance: std::sync::Mutex<StdRng>,
-    /// The latest time that went into the log from here or was found there, and when that was.
+    /// What the log's clock showed when this server came to lead, and when that was.
     time: std::sync::Mutex<(u64, Instant)>,
 }
 
@@ -152,24 +159,26 @@ impl Core {
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
-    /// The time to write into the log, in milliseconds since 1970.
+    /// The time to write into the log, in milliseconds.
     ///
-    /// A wall clock that was once far ahead has left its time in the log, where time can't go back; it must not stand
-    /// still either until the true time catches up, or nothing that waits for a moment would ever end.
+    /// It is a stopwatch rather than a calendar: what waits in the state for a moment, as a key does whose holder was
+    /// lost, must wait for so long indeed. A wall clock would cut that short when somebody sets it right, or when the
+    /// next leader's is ahead; so each leader goes on from where the log had come when it began, by its monotonic clock.
+    /// While nobody leads the time stands still, and what waits waits for that much longer.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.pass_time(self.clock.now_ms())
+        let (began_ms, began) = *self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        began_ms.saturating_add(elapsed)
     }
 
-    /// Moves the time on to `ms`, or to where it has come by itself if that is later.
-    fn pass_time(&self, ms: u64) -> u64 {
-        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last_ms, last) = *time;
-        let elapsed = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let by_itself = last_ms.saturating_add(elapsed);
-        if ms > by_itself {
-            *time = (ms, Instant::now());
-        }
-        ms.max(by_itself)
+    /// Goes on with the log's clock from where it has come.
+    fn take_over_time(&self) {
+        let come_to = match self.shared.view().clock_ms() {
+            // The first leader of all begins where the clock on its wall is, for people who look into the log.
+            0 => self.clock.now_ms(),
+            ms => ms,
+        };
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner) = (come_to, Instant::now());
     }
 
     /// Whether this server leads and has caught up with what was committed before it led.
@@ -184,7 +193,9 @@ impl Core {
 
     /// Says that this server has caught up in `term`; 0 that it has not.
     pub(crate) fn set_ready(&self, term: u64) {
-        self.pass_time(self.shared.view().clock_ms());
+        if term > 0 {
+            self.take_over_time();
+        }
         self.ready.store(term, Ordering::Release);
         self.leader_changed.notify_waiters();
     }
@@ -350,7 +361,10 @@ impl Server {
         let shared = store.shared();
         let replaced = Arc::new(watch::Sender::new(0));
         let replacements = replaced.subscribe();
-        let machine = Box::new(Machine::new(store, replaced));
+        let timers = Arc::new(Timers::default());
+        let delayed = Arc::new(Notify::new());
+        let machine = Machine::new(store, replaced, Arc::clone(&timers), Arc::clone(&delayed));
+        let machine = Box::new(machine);
         let peer_config = log.clone();
         let consensus = Consensus::start(log, disk, machine, transport).await?;
         // Without gossip there is nowhere to look.
@@ -390,6 +404,9 @@ impl Server {
             restoring: Mutex::new(()),
             restore_abandoned: Notify::new(),
             coordinates: Coordinates::default(),
+            resolver: Resolver::default(),
+            timers,
+            delayed,
             promise: std::sync::Mutex::new(Promise::new()),
             time: std::sync::Mutex::new((0, Instant::now())),
             chance: std::sync::Mutex::new(chance),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use consensus::{MembershipError, Peer};
-use gossip::{KeyOperation, KeyReport};
+use gossip::{EventError, KeyOperation, KeyReport};
 use model::{
-    Error, KeyringPool, KeyringVerb, Operated, Operation, Peers, RaftConfiguration, RaftServer,
-    Resolved,
+    Error, KeyringPool, KeyringVerb, NewEvent, Operated, Operation, Peers, RaftConfiguration,
+    RaftServer, Uuid,
 };
 use rpc::{Hop, OperateOptions, Refusal, Request, Response};
 
@@ -14,6 +14,7 @@ use crate::access::{self, authorise};
 use crate::core::Core;
 use crate::directory::{self, Known};
 use crate::founding;
+use crate::leader;
 use crate::route::{self, Errand, Forwarded, Turn};
 
 /// Does or tells something beside the state.
@@ -25,14 +26,14 @@ pub(crate) async fn operate(
 ) -> Result<Operated, Refusal> {
     core.route(&options.datacenter).map_err(Refusal::Failed)?;
     if options.stale || !operation.needs_leader() {
-        let operated = operate_here(core, &operation, &options).await;
+        let operated = operate_here(core, hop, &operation, &options).await;
         return operated.map_err(Refusal::Failed);
     }
     let mut errand = Errand::new(core, hop);
     loop {
         let turn = errand.turn().await?;
         let leader = match &turn {
-            Turn::Here => match operate_here(core, &operation, &options).await {
+            Turn::Here => match operate_here(core, hop, &operation, &options).await {
                 Err(Error::NoLeader) => {
                     errand.failed(&turn);
                     continue;
@@ -57,12 +58,13 @@ pub(crate) async fn operate(
 /// The same at this server; [`Error::NoLeader`] means that it was not done because another leads.
 async fn operate_here(
     core: &Core,
+    hop: Hop,
     operation: &Operation,
     options: &OperateOptions,
 ) -> Result<Operated, Error> {
     let view = core.shared.view();
-    let authority = authorise(&core.config, &view, &options.token, operation.need())?;
-    operation.guard(&authority)?;
+    let authority = authorise(core, &view, &options.token, operation.need()).await?;
+    access::told(operation.guard(&authority, &view), operation.name())?;
     drop(view);
     match operation {
         Operation::Peers => peers(core).await.map(Operated::Peers),
@@ -81,11 +83,13 @@ async fn operate_here(
             Ok(Operated::Keyring(vec![pool]))
         }
         Operation::ResolveToken => {
-            let grant = access::grant(&core.config, &core.shared.view(), &options.token)?;
-            Ok(Operated::Policy(Box::new(Resolved {
-                grant,
-                ttl: core.config.acl.ttl,
-            })))
+            let resolved = access::grant(core, hop, &options.token).await?;
+            Ok(Operated::Policy(Box::new(resolved)))
+        }
+        Operation::FireEvent(event) => fire(core, event).await.map(Operated::Fired),
+        Operation::SessionRenew(id) => {
+            let session = leader::renew(core, *id, &authority).await?;
+            Ok(Operated::Session(session))
         }
         Operation::UpdateCoordinate(coordinate) => {
             core.coordinates.take(coordinate)?;
@@ -148,6 +152,27 @@ async fn keyring(core: &Core, verb: &KeyringVerb) -> Result<KeyringPool, Error> 
     };
     let report = gossip.keys(operation, KEYS_TIMEOUT).await;
     Ok(pool(&core.config.datacenter, report))
+}
+
+// Or an event that leaves here would be taken for damaged.
+const _: () = assert!(gossip::USER_EVENT_SIZE_MAX == rpc::event::SIZE_MAX);
+
+/// Sends an event to all agents of the datacenter, this one included. No log and no leader has a part in it.
+async fn fire(core: &Core, event: &NewEvent) -> Result<Uuid, Error> {
+    let Some(gossip) = &core.gossip else {
+        return Err(Error::Unavailable("this server runs alone".to_owned()));
+    };
+    // The agent that asks has looked as well; but it is only asked for by what its own release knows.
+    event.validate()?;
+    let id = core.draw_id();
+    let (name, envelope) =
+        rpc::event::encode(&event.fired(id)).map_err(|why| Error::invalid(why.to_string()))?;
+    let sent = gossip.user_event(&name, envelope.into(), false).await;
+    sent.map_err(|why| match why {
+        EventError::TooLarge | EventError::Name => Error::invalid(why.to_string()),
+        EventError::Closed => Error::Unavailable(why.to_string()),
+    })?;
+    Ok(id)
 }
 
 /// What the members said, in the original's words.

@@ -5,8 +5,9 @@ use rpc::{Answered, Consistency, Hop, Meta, ReadOptions, Refusal, Request, Respo
 use store::Watch;
 use tokio::time::{Duration, Instant};
 
-use crate::access::authorise;
+use crate::access::{self, authorise};
 use crate::core::Core;
+use crate::failover;
 use crate::figures;
 use crate::registry;
 use crate::route::{self, Errand, Forwarded, Turn};
@@ -73,21 +74,29 @@ async fn answer(
         figures::QUERIES.increment(1);
         be_fresh(core, options.consistency).await?;
         let view = core.shared.view();
-        let authority = authorise(&core.config, &view, &options.token, question.need())?;
+        let token = registry::token(question, &view).unwrap_or(&options.token);
+        let authority = authorise(core, &view, token, question.need()).await?;
+        if let Some(answer) = access::told(question.guard(&authority), question.name())? {
+            let meta = meta(core, view.index());
+            return Ok(Answered { answer, meta });
+        }
         let mut watch = if deadline.is_some() {
             Watch::on()
         } else {
             Watch::off()
         };
-        let mut found = registry::ask(question, &view, &mut watch);
+        let mut found = registry::ask(question, &view, &mut watch, &authority);
         let due = deadline.is_none_or(|at| Instant::now() >= at);
         if due || found.is_news(options.index) {
             figures::answered(question, &found.answer, began);
             found.answer.filter(&authority);
-            return Ok(Answered {
+            core.timers.complete(&mut found.answer);
+            let mut answered = Answered {
                 meta: meta(core, found.index),
                 answer: found.answer,
-            });
+            };
+            failover::go_on(core, question, options, &mut answered.answer).await;
+            return Ok(answered);
         }
         drop(found);
         // The subscription knows the view that was read: a change since then wakes it at once.
@@ -103,7 +112,7 @@ async fn answer(
 }
 
 /// Returns when an answer from here is as fresh as asked for.
-async fn be_fresh(core: &Core, consistency: Consistency) -> Result<(), Error> {
+pub(crate) async fn be_fresh(core: &Core, consistency: Consistency) -> Result<(), Error> {
     match consistency {
         Consistency::Stale => Ok(()),
         Consistency::Default if core.leads() && core.consensus.has_lease() => Ok(()),

@@ -12,7 +12,7 @@ use store::archive::{Chunks, StateError, TypeName, Unknown, Verified, is_later};
 use uuid::Uuid;
 use wire::archive;
 
-use crate::access::authorise;
+use crate::access::{self, authorise};
 use crate::config::Checking;
 use crate::core::Core;
 use crate::route::{self, Turn};
@@ -61,12 +61,10 @@ async fn restore_here(
     options: RestoreOptions,
     archive: ByteStream,
 ) -> Result<Restored, Error> {
-    authorise(
-        &core.config,
-        &core.shared.view(),
-        &options.token,
-        Need::Management,
-    )?;
+    let view = core.shared.view();
+    let authorised = authorise(core, &view, &options.token, Need::Management).await;
+    drop(view);
+    access::told(authorised, "Restore")?;
     let Ok(_slot) = core.uploads.try_acquire() else {
         return Err(Error::Unavailable(
             "too many snapshots are being uploaded at the same time; try again later".to_owned(),

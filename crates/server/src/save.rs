@@ -10,7 +10,7 @@ use store::View;
 use tokio::sync::OwnedSemaphorePermit;
 use wire::archive;
 
-use crate::access::authorise;
+use crate::access::{self, authorise};
 use crate::config::Checking;
 use crate::core::Core;
 use crate::read;
@@ -39,13 +39,14 @@ pub(crate) async fn save(core: &Core, hop: Hop, options: SaveOptions) -> Result<
             }
         }
     }
-    save_here(core, &options).map_err(Refusal::Failed)
+    save_here(core, &options).await.map_err(Refusal::Failed)
 }
 
 /// Takes a snapshot of everything that this server knows.
-fn save_here(core: &Core, options: &SaveOptions) -> Result<Save, Error> {
+async fn save_here(core: &Core, options: &SaveOptions) -> Result<Save, Error> {
     let view = core.shared.view();
-    authorise(&core.config, &view, &options.token, Need::Management)?;
+    let authorised = authorise(core, &view, &options.token, Need::Management).await;
+    access::told(authorised, "Save")?;
     if view.index() == 0 {
         return Err(Error::invalid(
             "Raft error when taking snapshot: nothing new to snapshot",

@@ -7,7 +7,7 @@ use model::{
     NodeCoordinate, PreparedQuery, REDACTED_TOKEN, Registration, Session, Text, parse_uuid,
 };
 
-use crate::access::ROOT_IDS;
+use crate::access::{ROOT_IDS, check_rules};
 use crate::coordinates;
 use crate::core::Core;
 
@@ -37,17 +37,21 @@ pub(crate) fn settle(core: &Core, command: &mut Command) -> Result<(), Error> {
                     "ID must be empty when creating a new prepared query",
                 ));
             }
-            check_query(&set.query)?;
+            check_query(&set.query, core.config.acl.enforce_version_8)?;
             set.query.id = core.draw_id();
             Ok(())
         }
-        Command::QuerySet(set) => check_query(&set.query),
+        Command::QuerySet(set) => check_query(&set.query, core.config.acl.enforce_version_8),
         Command::Kv(_)
         | Command::Txn(_)
         | Command::SessionDestroy(_)
         | Command::AclDelete(_)
         | Command::QueryDelete(_) => Ok(()),
         Command::Coordinates(batch) => check_coordinates(batch),
+        // Only the leader's own duties know what time is up.
+        Command::SessionExpire { .. } | Command::LockDelaysBegin(_) => Err(Error::invalid(
+            "that time is up is not a command that can be sent",
+        )),
         // Only the leader's own duty knows how old deletions are, and doesn't come through this pipeline.
         Command::TombstoneReap(_) => Err(Error::invalid(
             "forgetting deletions is not a command that can be sent",
@@ -131,7 +135,7 @@ fn check_token(token: &mut AclToken) -> Result<(), Error> {
             "Cannot modify root ACL".to_owned(),
         ));
     }
-    Ok(())
+    check_rules(&token.rules)
 }
 
 /// Another server gathers them, and need not be trusted to have looked.
@@ -143,7 +147,7 @@ fn check_coordinates(batch: &[NodeCoordinate]) -> Result<(), Error> {
 }
 
 /// What a definition must have whatever the state is.
-fn check_query(query: &PreparedQuery) -> Result<(), Error> {
+fn check_query(query: &PreparedQuery, enforce_version_8: bool) -> Result<(), Error> {
     let invalid = |what: String| Err(Error::Invalid(format!("Invalid prepared query: {what}")));
     let PreparedQuery {
         service,
@@ -151,6 +155,10 @@ fn check_query(query: &PreparedQuery) -> Result<(), Error> {
         token,
         ..
     } = query;
+    // Nobody could find one that belongs to nobody, to take it away again.
+    if enforce_version_8 && !query.is_ruled() && query.session.is_none() {
+        return invalid("Must be bound to a session".to_owned());
+    }
     if *token == REDACTED_TOKEN {
         return invalid(format!(
             "Bad Token '{REDACTED_TOKEN}', it looks like a query definition with a redacted token was submitted"

@@ -6,7 +6,7 @@ use model::{ApplyResult, Command, Entry, Error, Reply};
 use rpc::{Hop, Refusal, Request, Response, WriteOptions};
 use tokio::time::Instant;
 
-use crate::access::authorise;
+use crate::access::{self, authorise};
 use crate::core::Core;
 use crate::figures;
 use crate::route::{self, Errand, Forwarded, Turn};
@@ -53,9 +53,12 @@ async fn write_here(
 ) -> Result<Reply, Error> {
     let began = Instant::now();
     let view = core.shared.view();
-    let authority = authorise(&core.config, &view, &options.token, command.need())?;
-    command.guard(&authority)?;
+    let authority = authorise(core, &view, &options.token, command.need()).await?;
+    let judged = command.guard(&authority, &view);
     drop(view);
+    if let Some(reply) = access::told(judged, command.name())? {
+        return Ok(reply);
+    }
     settle::settle(core, &mut command)?;
     let is_of_the_catalog = matches!(command, Command::Register(_) | Command::Deregister(_));
     let timing = figures::accepted(&command);

@@ -42,11 +42,10 @@ mod restore;
 mod state;
 mod tables;
 
+mod facts;
 mod reads;
 mod view;
 mod watch;
-
-mod quote;
 
 pub mod archive;
 pub mod checkpoint;

@@ -1,6 +1,6 @@
 //! Keys.
 
-use model::{Index, KvEntry, KvGet, KvKeys, KvList, Text};
+use model::{Access, Authority, Index, KvEntry, KvGet, KvKeys, KvList, Resource, Text};
 
 use crate::tables::Table;
 use crate::view::{Found, Read, View};
@@ -9,15 +9,26 @@ use crate::watch::Watch;
 impl Read for KvGet {
     fn read(&self, view: &View, watch: &mut Watch) -> Found<Self::Answer> {
         watch.key(&self.key);
-        let state = view.state();
-        match state.kv.get(&self.key) {
+        match view.state().kv.get(&self.key) {
             Some(entry) => Found::entry(view, Some(entry.clone()), entry.modify_index()),
-            None => {
-                let deleted = state.tombstones.get(&self.key).unwrap_or(0);
-                Found::new_forgetful(view, None, table_index(view), deleted)
-            }
+            None => missing(self, view),
         }
     }
+
+    /// Who may not see the key is told what somebody is told who asks for one that isn't there, the index included.
+    fn read_for(&self, view: &View, watch: &mut Watch, reader: &Authority) -> Found<Self::Answer> {
+        if reader.allows(Resource::Key, &self.key, Access::Read) {
+            return self.read(view, watch);
+        }
+        watch.key(&self.key);
+        missing(self, view)
+    }
+}
+
+/// The answer about a key that isn't there.
+fn missing(question: &KvGet, view: &View) -> Found<Option<KvEntry>> {
+    let deleted = view.state().tombstones.get(&question.key).unwrap_or(0);
+    Found::new_forgetful(view, None, table_index(view), deleted)
 }
 
 impl Read for KvList {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use model::{ANONYMOUS, AclToken, ApplyResult, CLIENT, Error, MANAGEMENT, Reply, Text};
+use sha2::{Digest as _, Sha256};
 
 use crate::apply::Change;
 use crate::changes::Kind;
@@ -13,22 +14,35 @@ use crate::tables::Table;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Acls {
     rows: OrdMap<Text, Arc<AclToken>>,
+    /// The same by the digest of the id. What somebody brings is only ever looked for here: a search among the ids
+    /// themselves takes longer the more of a secret was guessed, and one among digests tells nothing.
+    by_digest: OrdMap<Digest, Arc<AclToken>>,
+}
+
+/// SHA-256 of a token's id.
+type Digest = [u8; 32];
+
+fn digest(id: &[u8]) -> Digest {
+    Sha256::digest(id).into()
 }
 
 impl Acls {
     /// Puts a token in its place.
     pub(crate) fn insert(&mut self, token: AclToken) {
-        self.rows.insert(token.id.clone(), Arc::new(token));
+        let token = Arc::new(token);
+        self.by_digest.insert(digest(&token.id), Arc::clone(&token));
+        self.rows.insert(token.id.clone(), token);
     }
 
     /// Takes a token away.
     pub(crate) fn remove(&mut self, id: &[u8]) -> Option<Arc<AclToken>> {
+        self.by_digest.remove(&digest(id))?;
         self.rows.remove(id)
     }
 
     /// The token of this id.
     pub(crate) fn get(&self, id: &[u8]) -> Option<&Arc<AclToken>> {
-        self.rows.get(id)
+        self.by_digest.get(&digest(id))
     }
 
     /// All of them, by id.

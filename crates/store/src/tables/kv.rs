@@ -3,11 +3,10 @@
 use imbl::OrdSet;
 use model::{
     ApplyResult, Error, KvEntry, KvOp, KvParts, KvVerb, Reply, Text, TxnError, TxnOutcome,
-    TxnResult, Uuid,
+    TxnResult, Uuid, go_quoted,
 };
 
 use crate::apply::Change;
-use crate::quote::go_quoted;
 use crate::state::State;
 use crate::tables::Table;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// In double quotes, with everything escaped that does not print.
-pub(crate) fn go_quoted(bytes: &[u8]) -> String {
+pub fn go_quoted(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + 2);
     out.push('"');
     for chunk in bytes.utf8_chunks() {
