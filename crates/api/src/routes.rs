@@ -20,7 +20,7 @@ use crate::options::Chance;
 use crate::percent::{self, Part};
 use crate::query_string::QueryString;
 use crate::{
-    acl, agent, catalog, coordinate, figures, health, kv, local, operator, query, session,
+    acl, agent, catalog, coordinate, event, figures, health, kv, local, operator, query, session,
     snapshot, status, txn,
 };
 use Path::{Exact, Under};
@@ -121,6 +121,8 @@ const ROUTES: &[Route] = &[
     on(Any, Under("/v1/acl/info/"), Read, acl::info),
     on(Any, Exact("/v1/acl/list"), Read, acl::list),
     on(Any, Exact("/v1/acl/replication"), Read, acl::replication),
+    on(Put, Under("/v1/event/fire/"), Write, event::fire),
+    on(Any, Exact("/v1/event/list"), Read, event::list),
     on(
         Any,
         Exact("/v1/coordinate/datacenters"),
