@@ -299,7 +299,8 @@ impl Resolver {
                     execution: Execution {
                         datacenter: self.place(datacenter.as_ref()).datacenter.clone(),
                         source: self.source.clone(),
-                        limit: self.limit(asked),
+                        // There, 0 would mean all.
+                        limit: self.limit(asked).max(1),
                         portion: Portion::Places {
                             shown: answer::shown(asked.kind),
                             translates_wan: zone.prefers_wan,

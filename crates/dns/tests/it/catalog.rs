@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use model::{
-    Answer, Command, Error, NodeLookup, Operated, Operation, Pairs, Placement, Placements,
-    Question, Reply, Service, ServiceLookup, Shown, Text, parse_address,
+    Answer, Command, Error, Executed, Execution, FoundInstances, NodeLookup, Operated, Operation,
+    Pairs, Placement, Placements, Portion, QueryExecute, Question, Reply, Service, ServiceLookup,
+    Shown, Text, parse_address,
 };
 use rpc::{
     Answered, Backend, ByteStream, Cluster, Meta, OperateOptions, ReadOptions, RestoreOptions,
@@ -22,6 +23,7 @@ pub(crate) struct Catalog(Arc<Mutex<State>>);
 pub(crate) struct State {
     pub(crate) nodes: Vec<Arc<model::Node>>,
     pub(crate) instances: Vec<(Placement, &'static str)>,
+    queries: Vec<Query>,
     /// How old the answers of servers that don't lead are.
     pub(crate) last_contact: Duration,
     /// Every question fails.
@@ -31,7 +33,32 @@ pub(crate) struct State {
     pub(crate) asked: Vec<(Question, ReadOptions)>,
 }
 
+/// A prepared query by its name: what it looks for, the TTL of the answers, and the datacenter that gives them if it isn't the one that was asked.
+#[derive(Debug, Clone, Copy)]
+struct Query {
+    name: &'static str,
+    service: &'static str,
+    ttl: &'static str,
+    elsewhere: &'static str,
+}
+
 impl Catalog {
+    pub(crate) fn query(
+        &self,
+        name: &'static str,
+        service: &'static str,
+        ttl: &'static str,
+        elsewhere: &'static str,
+    ) -> &Self {
+        self.state().queries.push(Query {
+            name,
+            service,
+            ttl,
+            elsewhere,
+        });
+        self
+    }
+
     pub(crate) fn cluster(&self) -> Cluster {
         Cluster::new(self.clone())
     }
@@ -109,7 +136,52 @@ impl State {
                 Answer::AddressLookup(nodes.find(is_it).cloned())
             }
             Question::ServiceLookup(question) => Answer::ServiceLookup(self.pick(question)),
+            Question::QueryExecute(question) => Answer::QueryExecute(self.execute(question)),
             other => panic!("nobody should ask {other:?}"),
+        })
+    }
+
+    /// Nothing is near or far here: the order is that of the catalog.
+    fn execute(&self, question: &QueryExecute) -> Result<Executed, Error> {
+        let mut queries = self.queries.iter();
+        let query = queries.find(|it| question.query == *it.name);
+        let query = query.ok_or_else(|| Error::NotFound("Query not found".to_owned()))?;
+        if query.service.is_empty() {
+            return Err(Error::invalid("a template that can't be filled in"));
+        }
+        let Execution {
+            datacenter,
+            source,
+            limit,
+            portion,
+            seed,
+        } = &question.execution;
+        let Portion::Places {
+            shown,
+            translates_wan,
+        } = *portion
+        else {
+            panic!("names show places");
+        };
+        let datacenter = match query.elsewhere {
+            "" => datacenter.clone(),
+            elsewhere => Text::from(elsewhere),
+        };
+        let lookup = ServiceLookup {
+            service: Text::from(query.service).lower(),
+            tag: None,
+            only_passing: false,
+            shown,
+            prefer_wan: translates_wan && datacenter != source.datacenter,
+            limit: *limit,
+            seed: *seed,
+        };
+        Ok(Executed {
+            service: Text::from(query.service),
+            dns_ttl: Text::from(query.ttl),
+            failovers: u64::from(!query.elsewhere.is_empty()),
+            found: FoundInstances::Places(self.pick(&lookup)),
+            datacenter,
         })
     }
 

@@ -22,6 +22,7 @@ fn many(count: usize) -> Catalog {
 #[tokio::test]
 async fn answers_over_udp_are_few_and_short() {
     let catalog = many(60);
+    catalog.query("longer", "web", "", "");
     for (answers, truncate, question, expected, is_truncated) in [
         (3, false, "web.service.consul A", 3, false),
         (3, true, "web.service.consul A", 3, true),
@@ -44,7 +45,12 @@ async fn answers_over_udp_are_few_and_short() {
             ..Config::default()
         };
         let face = Face::new(&catalog, config);
+        // A prepared query is shown by the same rules.
+        let executed = question.replace("web.service", "longer.query");
+        let (executed, _) = face.answer(&executed).await;
         let (answer, length) = face.answer(question).await;
+        assert_eq!(executed.answers.len(), expected, "{question}");
+        assert_eq!(executed.metadata.truncation, is_truncated, "{question}");
         let case = format!("{question} {answers} {truncate}");
         assert_eq!(answer.answers.len(), expected, "{case}");
         assert_eq!(answer.metadata.truncation, is_truncated, "{case}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dns::{Config, Listener};
-use model::Text;
+use model::{QueryExecute, Question, Text};
 use rpc::Consistency;
 
 use crate::catalog::Catalog;
@@ -332,6 +332,126 @@ async fn addresses_and_the_rest() {
         badsig qr rd edns=1232
     ";
     check(&face, transcript).await;
+    face.stop().await;
+}
+
+#[tokio::test]
+async fn prepared_queries() {
+    let catalog = catalog();
+    catalog
+        .query("geo.web", "web", "", "")
+        .query("kept", "Weak", "1m30s", "")
+        .query("spelled", "Weak", "", "")
+        .query("loud", "WEB", "", "")
+        .query("far", "remote", "0s", "dc2")
+        .query("ill", "sick", "10s", "")
+        .query("odd", "web", "who knows", "")
+        .query("broken", "", "", "")
+        .query("named", "hosted", "", "")
+        .query("six", "web6", "", "");
+    let ttl = [("web", 5), ("*", 9), ("Weak", 11)];
+    let ttl = ttl.map(|(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)));
+    let face = Face::new(
+        &catalog,
+        Config {
+            service_ttl: BTreeMap::from(ttl),
+            translate_wan_addrs: true,
+            // Of no account here: a query says itself whether it minds warnings.
+            only_passing: true,
+            node: Text::from("foo"),
+            ..Config::default()
+        },
+    );
+    let transcript = "
+        ? geo.web.query.consul A
+        noerror qr aa rd
+        geo.web.query.consul. 5 A 10.0.0.1
+
+        ? Geo.Web.Query.DC1.Consul A
+        noerror qr aa rd
+        Geo.Web.Query.DC1.Consul. 5 A 10.0.0.1
+
+        ? geo.web.query.consul ANY
+        noerror qr aa rd
+        geo.web.query.consul. 5 A 10.0.0.1
+
+        ? geo.web.query.consul SRV
+        noerror qr aa rd
+        geo.web.query.consul. 5 SRV 1 1 80 foo.node.dc1.consul.
+        additional foo.node.dc1.consul. 5 A 10.0.0.1
+
+        ? geo.web.query.consul AAAA
+        noerror qr aa rd
+        authority consul. 0 SOA ns.consul. postmaster.consul. <now> 3600 600 86400 0
+
+        ? geo.web.query.consul TXT
+        noerror qr aa rd
+        authority consul. 0 SOA ns.consul. postmaster.consul. <now> 3600 600 86400 0
+
+        ? six.query.consul AAAA
+        noerror qr aa rd
+        six.query.consul. 9 AAAA 2001:db8::6
+
+        ? kept.query.consul A
+        noerror qr aa rd
+        kept.query.consul. 90 A 10.0.0.1
+
+        ? spelled.query.consul A
+        noerror qr aa rd
+        spelled.query.consul. 11 A 10.0.0.1
+
+        ? loud.query.consul A
+        noerror qr aa rd
+        loud.query.consul. 5 A 10.0.0.1
+
+        ? odd.query.consul A
+        noerror qr aa rd
+        odd.query.consul. 0 A 10.0.0.1
+
+        ? named.query.consul A
+        noerror qr aa rd
+        named.query.consul. 9 CNAME www.example.com.
+
+        ? far.query.consul A
+        noerror qr aa rd
+        far.query.consul. 0 A 198.51.100.9
+
+        ? far.query.consul SRV
+        noerror qr aa rd
+        far.query.consul. 0 SRV 1 1 90 c6336409.addr.dc2.consul.
+        additional c6336409.addr.dc2.consul. 0 A 198.51.100.9
+
+        ? ill.query.consul A
+        nxdomain qr aa rd
+        authority consul. 0 SOA ns.consul. postmaster.consul. <now> 3600 600 86400 0
+
+        ? nobody.query.consul A
+        nxdomain qr aa rd
+        authority consul. 0 SOA ns.consul. postmaster.consul. <now> 3600 600 86400 0
+
+        ? query.consul A
+        nxdomain qr aa rd
+        authority consul. 0 SOA ns.consul. postmaster.consul. <now> 3600 600 86400 0
+
+        ? broken.query.consul A
+        servfail qr aa rd
+
+        ? geo.web.query.dc9.consul A
+        servfail qr aa rd
+    ";
+    check(&face, transcript).await;
+    let asked = std::mem::take(&mut catalog.state().asked);
+    for (question, options) in asked {
+        let Question::QueryExecute(QueryExecute { execution, .. }) = question else {
+            panic!("nothing else is asked than {question:?}");
+        };
+        // What is near to this agent is near to its node; where that holds, the servers see from the datacenters.
+        assert_eq!(execution.source.node, "foo");
+        assert_eq!(execution.source.datacenter, "dc1");
+        let datacenter = execution.datacenter.to_lossy();
+        assert!(options.datacenter.is_empty() || *options.datacenter == *datacenter.as_bytes());
+        assert_eq!(options.consistency, Consistency::Stale);
+    }
     face.stop().await;
 }
 
