@@ -199,7 +199,7 @@ fn line(record: &Record) -> String {
     words.join(" ")
 }
 
-/// Compares transcripts: what is asked, and beneath it what is answered.
+/// Compares transcripts: what is asked, and beneath it what is answered. Questions above one another have the same answer.
 pub(crate) async fn check(face: &Face, transcript: &str) {
     let mut failed = String::new();
     for exchange in transcript.split("\n\n") {
@@ -208,19 +208,21 @@ pub(crate) async fn check(face: &Face, transcript: &str) {
             .map(str::trim)
             .filter(|it| !it.is_empty())
             .collect();
-        let [question, expected @ ..] = &lines[..] else {
-            continue;
-        };
-        let question = question.strip_prefix("? ").unwrap();
-        let answer = face.ask(question).await;
-        let told: Vec<&str> = answer.lines().collect();
-        if told != expected {
-            writeln!(
-                failed,
-                "? {question}\n{answer}expected\n{}\n",
-                expected.join("\n")
-            )
-            .unwrap();
+        let questions = lines.iter().map_while(|line| line.strip_prefix("? "));
+        let questions: Vec<&str> = questions.collect();
+        let expected = &lines[questions.len()..];
+        assert!(expected.is_empty() || !questions.is_empty(), "{exchange}");
+        for question in questions {
+            let answer = face.ask(question).await;
+            let told: Vec<&str> = answer.lines().collect();
+            if told != expected {
+                writeln!(
+                    failed,
+                    "? {question}\n{answer}expected\n{}\n",
+                    expected.join("\n")
+                )
+                .unwrap();
+            }
         }
     }
     assert!(failed.is_empty(), "{failed}");
