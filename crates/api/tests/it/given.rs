@@ -12,11 +12,11 @@ use ::agent::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use model::{
-    Access, AclToken, Answer, Behavior, Check, Coordinate, Error, EventFilters, Grant, Instance,
-    KeyringPool, KvEntry, KvParts, NewEvent, Node, NodeCoordinate, NodeServices, Operated, Pairs,
-    Policy, PreparedQuery, QueryService, QueryTemplate, RaftConfiguration, RaftServer, Reply,
-    Resolved, Resource, Service, Session, SessionStanding, Text, TxnError, TxnOutcome, TxnResult,
-    UserEvent, Uuid,
+    Access, AclToken, Answer, Behavior, Check, Coordinate, Error, EventFilters, Executed,
+    Explained, FoundInstances, Grant, Instance, KeyringPool, KvEntry, KvParts, NewEvent, Node,
+    NodeCoordinate, NodeServices, Operated, Pairs, Policy, PreparedQuery, QueryService,
+    QueryTemplate, RaftConfiguration, RaftServer, Reply, Resolved, Resource, Service, Session,
+    SessionStanding, Text, TxnError, TxnOutcome, TxnResult, UserEvent, Uuid,
 };
 use rpc::{Meta, StreamError};
 use testkit::Fake;
@@ -67,7 +67,16 @@ pub(crate) fn answer(name: &str, meta: &Meta) -> Fake {
         "query" if rest == "none" => {
             Answer::QueryGet(Err(Error::NotFound("Query not found".to_owned())))
         }
+        "query" if rest == "denied" => Answer::QueryGet(Err(Error::PermissionDenied)),
         "query" => Answer::QueryGet(Ok(query(rest))),
+        "executed" => Answer::QueryExecute(match rest.split_once(' ') {
+            Some(("error", text)) => Err(error(text)),
+            _ => Ok(executed(rest)),
+        }),
+        "explained" => Answer::QueryExplain(match rest.split_once(' ') {
+            Some(("error", text)) => Err(error(text)),
+            _ => Ok(Explained(query(rest))),
+        }),
         "queries" => Answer::QueryList(rest.split_whitespace().map(query).collect()),
         "coordinates" => Answer::CoordinateNodes(rest.split_whitespace().map(coordinate).collect()),
         "coordinates-of" => {
@@ -316,6 +325,18 @@ fn instances(names: &str) -> Vec<Arc<Instance>> {
         })
     };
     names.split_whitespace().map(instance).collect()
+}
+
+/// `<datacenter> <failovers> [<node>/<service>…]`
+fn executed(rest: &str) -> Executed {
+    let mut words = rest.splitn(3, ' ');
+    Executed {
+        service: Text::from("web"),
+        dns_ttl: Text::from("10s"),
+        datacenter: Text::from(words.next().unwrap()),
+        failovers: words.next().unwrap().parse().unwrap(),
+        found: FoundInstances::Whole(instances(words.next().unwrap_or_default())),
+    }
 }
 
 fn session(name: &str) -> Arc<Session> {

@@ -154,6 +154,7 @@ fn set(config: &mut Config, meta: &mut Meta, peers: &mut Peers, rest: &str) {
         "acl_token" => config.acl_token = Text::from(value),
         "pretty" => config.pretty = value == "on",
         "disable_coordinates" => config.disable_coordinates = value == "on",
+        "translate_wan_addrs" => config.translate_wan_addrs = value == "on",
         "json_bytes_max" => config.json_bytes_max = value.parse().unwrap(),
         "response_header" => {
             let (name, value) = value.split_once(": ").unwrap();
