@@ -22,6 +22,12 @@ fn http(url: &str, timeout: Duration) -> CheckKind {
     }
 }
 
+/// Status and output of a check that asks `url` once.
+async fn said_of(url: &str, timeout: Duration) -> (Status, String) {
+    let verdict = ask(&http(url, timeout), &Config::default()).await;
+    (verdict.status, String::from_utf8(verdict.output).unwrap())
+}
+
 fn answer(status: &str, body: &str) -> Vec<Act> {
     send(format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -170,10 +176,8 @@ async fn pages_of_all_kinds() {
     ];
     for (path, status, output) in answered {
         let url = format!("http://{}{path}", target.address);
-        let verdict = ask(&http(&url, Duration::ZERO), &Config::default()).await;
-        let said = String::from_utf8(verdict.output).unwrap();
-        assert_eq!(said, format!("HTTP GET {url}: {output}"));
-        assert_eq!(verdict.status, status, "{path}");
+        let expected = (status, format!("HTTP GET {url}: {output}"));
+        assert_eq!(said_of(&url, Duration::ZERO).await, expected);
     }
     // The kernel's buffers and ours took something, but nobody read on.
     assert!(target.flooded() < 64 << 20, "{}", target.flooded());
@@ -209,10 +213,8 @@ async fn no_answer_is_critical() {
     ];
     for (path, time, why) in failed {
         let url = format!("http://{}{path}", target.address);
-        let verdict = ask(&http(&url, time), &Config::default()).await;
-        let said = String::from_utf8(verdict.output).unwrap();
-        assert_eq!(said, format!("Get {url}: {why}"));
-        assert_eq!(verdict.status, Status::Critical, "{path}");
+        let expected = (Status::Critical, format!("Get {url}: {why}"));
+        assert_eq!(said_of(&url, time).await, expected);
     }
     let loops = target.asked();
     let loops = loops.iter().filter(|asked| asked.line() == "GET /loop");
@@ -227,13 +229,10 @@ async fn when_time_is_up_the_head_decides() {
         ("/drip/body", Status::Warning, "429 Slow Output: x"),
     ] {
         let url = format!("http://{}{path}", target.address);
-        let verdict = ask(&http(&url, HEAD_TIME), &Config::default()).await;
-        let said = String::from_utf8(verdict.output).unwrap();
-        assert!(
-            said.starts_with(&format!("HTTP GET {url}: {output}")),
-            "{said}"
-        );
-        assert_eq!(verdict.status, status);
+        let (verdict, said) = said_of(&url, HEAD_TIME).await;
+        let head = format!("HTTP GET {url}: {output}");
+        assert!(said.starts_with(&head), "{said}");
+        assert_eq!(verdict, status);
     }
 }
 
@@ -252,10 +251,8 @@ async fn addresses_that_lead_nowhere() {
         ("", "relative URL without a base"),
         ("http://127.0.0.1:99999/", "invalid port number"),
     ] {
-        let verdict = ask(&http(url, Duration::ZERO), &Config::default()).await;
-        let said = String::from_utf8(verdict.output).unwrap();
-        assert_eq!(said, format!("Get {url}: {why}"));
-        assert_eq!(verdict.status, Status::Critical);
+        let expected = (Status::Critical, format!("Get {url}: {why}"));
+        assert_eq!(said_of(url, Duration::ZERO).await, expected);
     }
 }
 
@@ -263,8 +260,7 @@ async fn addresses_that_lead_nowhere() {
 async fn what_the_target_is_told() {
     let target = Target::new(page).await;
     let url = format!("http://me:s%40me@{}/ok?a=b#c", target.address);
-    let verdict = ask(&http(&url, Duration::ZERO), &Config::default()).await;
-    let said = String::from_utf8(verdict.output).unwrap();
+    let (_, said) = said_of(&url, Duration::ZERO).await;
     assert!(
         said.contains("//me:xxxxx@") && !said.contains("s%40me"),
         "{said}"
@@ -293,14 +289,10 @@ async fn other_hosts_are_not_asked() {
     let location = elsewhere.clone();
     let target = Target::new(move |_| moved("302", &location)).await;
     let url = format!("http://{}/", target.address);
-    let verdict = ask(&http(&url, Duration::ZERO), &Config::default()).await;
-    assert_eq!(
-        String::from_utf8(verdict.output).unwrap(),
-        format!(
-            "HTTP GET {url}: 302 Moved Output: redirect to {elsewhere} is not followed: it is another host"
-        )
-    );
-    assert_eq!(verdict.status, Status::Critical);
+    let why = format!("redirect to {elsewhere} is not followed: it is another host");
+    let expected = format!("HTTP GET {url}: 302 Moved Output: {why}");
+    let said = said_of(&url, Duration::ZERO).await;
+    assert_eq!(said, (Status::Critical, expected));
     assert!(other.asked().is_empty());
 
     // Another port of the same host is fine.
@@ -324,14 +316,11 @@ async fn link_local_addresses_are_not_asked() {
     ];
     for (host, address) in hosts {
         let url = format!("http://{host}/latest/meta-data/");
-        let verdict = ask(&http(&url, Duration::ZERO), &Config::default()).await;
-        assert_eq!(
-            String::from_utf8(verdict.output).unwrap(),
-            format!(
-                "Get {url}: {address} is link-local, and asked only where enable_link_local_checks is set"
-            )
+        let expected = format!(
+            "Get {url}: {address} is link-local, and asked only where enable_link_local_checks is set"
         );
-        assert_eq!(verdict.status, Status::Critical);
+        let said = said_of(&url, Duration::ZERO).await;
+        assert_eq!(said, (Status::Critical, expected));
     }
     let config = Config {
         allow_link_local: true,

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 use super::*;
 use crate::definition::Script;
@@ -33,16 +33,19 @@ async fn ask(kind: &CheckKind, config: &Config) -> Verdict {
     asked.expect("a verdict")
 }
 
-/// Waits until `found` finds something.
+/// Waits until `found` finds something, which is tried at intervals: other people's processes tell nobody that they end.
 async fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = found() {
-            return found;
+    let waiting = async {
+        let mut tries = interval(Duration::from_millis(5));
+        loop {
+            tries.tick().await;
+            if let Some(found) = found() {
+                return found;
+            }
         }
-        assert!(Instant::now() < end, "no {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    };
+    let waited = timeout(DEADLINE, waiting).await;
+    waited.unwrap_or_else(|_| panic!("no {what}"))
 }
 
 /// An address of this machine at which nobody listens, and what keeps others from it.
