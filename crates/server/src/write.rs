@@ -62,11 +62,11 @@ async fn write_here(
     settle::settle(core, &mut command)?;
     let is_of_the_catalog = matches!(command, Command::Register(_) | Command::Deregister(_));
     let timing = figures::accepted(&command);
-    let proposed = propose(core, command).await;
+    let committed = commit(core, command).await;
     if let Some(timing) = timing {
         figures::note(timing, began);
     }
-    match proposed {
+    match committed? {
         // The original does not tell its clients what the catalog refuses, because it drops that answer of its state
         // machine; clients have come to rely on their 200.
         Err(error @ (Error::Invalid(_) | Error::NotFound(_))) if is_of_the_catalog => {
@@ -81,6 +81,11 @@ async fn write_here(
 ///
 /// [`Error::NoLeader`] means that it provably reached no log: this server does not lead any more.
 pub(crate) async fn propose(core: &Core, command: Command) -> Result<Reply, Error> {
+    commit(core, command).await?
+}
+
+/// The same, but what the state machine answers is apart from why it came not so far.
+async fn commit(core: &Core, command: Command) -> Result<ApplyResult, Error> {
     let entry = Entry {
         at_ms: core.now_ms(),
         command,
@@ -90,7 +95,7 @@ pub(crate) async fn propose(core: &Core, command: Command) -> Result<Reply, Erro
     drop(entry);
     match core.consensus.propose(Bytes::from(bytes)).await {
         Ok(proposed) => match proposed.reply.downcast::<ApplyResult>() {
-            Ok(result) => *result,
+            Ok(result) => Ok(*result),
             Err(_) => Err(Error::Internal(
                 "the state machine gave no reply".to_owned(),
             )),

@@ -366,6 +366,25 @@ async fn what_the_catalog_refuses_is_not_told() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_the_log_cannot_take_is_told() {
+    let server = Alone::start(config("one")).await;
+    let node = Node {
+        name: Text::from("n"),
+        address: Text::from("a".repeat(5 << 20)),
+        ..Node::default()
+    };
+    let registration = Registration {
+        node,
+        ..Registration::default()
+    };
+    let reply = server
+        .write(Command::Register(Box::new(registration)))
+        .await;
+    let told = matches!(&reply, Err(Error::Invalid(why)) if why.contains("is too large"));
+    assert!(told, "{reply:?}");
+}
+
 /// A clock that was once a century ahead, until somebody set it right.
 #[derive(Default)]
 struct OnceWrong(AtomicU64);
