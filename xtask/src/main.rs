@@ -54,8 +54,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "sim",
-        operands: "[SEED…] [--agents | --crowd] [--seeds N] [--minutes M] [--from SEED] [--seconds S] [--no-ledger]",
-        about: "whole clusters: named seeds with their traces, or the next N (200, with agents 100) behind the ledger's last, or for M minutes; --agents for those whose clients are agents, --crowd for large pools of these, with times",
+        operands: "[SEED…] [--agents | --locks | --crowd] [--seeds N] [--minutes M] [--from SEED] [--seconds S] [--no-ledger]",
+        about: "whole clusters: named seeds with their traces, or the next N (200, with agents 100) behind the ledger's last, or for M minutes; --agents for those whose clients are agents, --locks for those whose clients take locks, --crowd for large pools of these, with times",
         run: sim::sim,
     },
     Command {

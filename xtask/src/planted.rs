@@ -1,7 +1,7 @@
 //! Bugs put in on purpose: the simulation must catch each of them, or it would not catch those that nobody put in.
 //!
 //! Each is a patch in [`FOLDER`] with a heading of two lines: what it breaks, and within how many seeds it must be caught,
-//! of which kind of lives if they are those with agents: `caught within 40 seeds of agents`, or `of crowds`.
+//! of which kind of lives if they are those with agents: `caught within 40 seeds of agents`, `of locks` or `of crowds`.
 //! It is applied to a copy of the tree, which keeps its own build directory so that the next one builds quickly.
 
 use std::io::Write as _;
@@ -83,16 +83,18 @@ fn list() -> Result<Vec<Planted>> {
     Ok(all)
 }
 
-/// The line `caught within N seeds`, or `… of agents` or `… of crowds`, before the patch itself.
+/// The line `caught within N seeds`, or `… of agents`, `… of locks` or `… of crowds`, before the patch itself.
 fn seeds_of(patch: &str) -> Result<(u64, Kind)> {
     let heading = patch.lines().take_while(|line| !line.starts_with("--- "));
     let within = heading
         .filter_map(|line| line.trim().strip_prefix("caught within "))
         .find_map(|rest| match rest.strip_suffix(" seeds") {
             Some(number) => Some((number, Kind::Keys)),
-            None => match rest.strip_suffix(" seeds of agents") {
-                Some(number) => Some((number, Kind::Agents)),
-                None => Some((rest.strip_suffix(" seeds of crowds")?, Kind::Crowd)),
+            None => match rest.split_once(" seeds of ")? {
+                (number, "agents") => Some((number, Kind::Agents)),
+                (number, "locks") => Some((number, Kind::Locks)),
+                (number, "crowds") => Some((number, Kind::Crowd)),
+                _ => None,
             },
         });
     let (number, kind) = within.context("a line like «caught within 100 seeds» is missing")?;
@@ -214,7 +216,7 @@ fn catch(tree: &Tree, planted: &Planted, seeds: u64) -> Result<()> {
 
 fn first_failure(program: &Path, kind: Kind, seeds: u64) -> Result<Option<(u64, String)>> {
     let batch = match kind {
-        Kind::Keys | Kind::Agents => BATCH,
+        Kind::Keys | Kind::Agents | Kind::Locks => BATCH,
         Kind::Crowd => CROWDS,
     };
     let mut from = 0;

@@ -2,7 +2,7 @@
 //!
 //! A ledger says which seeds were run at which commit. A run without a named seed goes on behind the last seed in it, so
 //! that time spent is never spent twice on the same.
-//! There are two kinds of lives, each with seeds and a ledger of its own: see [`Kind`].
+//! There are several kinds of lives, each with seeds and a ledger of its own: see [`Kind`].
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Keys,
     /// Clusters with agents that keep the catalog true.
     Agents,
+    /// Clusters with clients that take locks with sessions.
+    Locks,
     /// Large pools of agents, in which little goes wrong and time is measured.
     Crowd,
 }
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Self::Keys => Some("tests/sim/ledger.txt"),
             Self::Agents => Some("tests/sim/ledger-agents.txt"),
+            Self::Locks => Some("tests/sim/ledger-locks.txt"),
             Self::Crowd => None,
         }
     }
@@ -41,6 +44,7 @@ impl Kind {
         match self {
             Self::Keys => &[],
             Self::Agents => &["--agents"],
+            Self::Locks => &["--locks"],
             Self::Crowd => &["--crowd", "200"],
         }
     }
@@ -48,7 +52,7 @@ impl Kind {
     /// Seeds that are run when nothing is said: as many as fit into three minutes on two cores.
     fn seeds(self) -> u64 {
         match self {
-            Self::Keys => 200,
+            Self::Keys | Self::Locks => 200,
             Self::Agents => 100,
             Self::Crowd => 2,
         }
@@ -75,6 +79,8 @@ pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
         Kind::Crowd
     } else if arguments.switch("--agents") {
         Kind::Agents
+    } else if arguments.switch("--locks") {
+        Kind::Locks
     } else {
         Kind::Keys
     };
@@ -188,7 +194,11 @@ fn batch(
         let flags = kind.flags().first().copied().unwrap_or_default();
         println!("  again, with all that happened: cargo xtask sim SEED {flags}");
     }
-    let is_figure = |line: &&str| line.starts_with("catalogs ") || line.starts_with("crowd: ");
+    let is_figure = |line: &&str| {
+        ["catalogs ", "crowd: ", "locks: "]
+            .iter()
+            .any(|word| line.starts_with(word))
+    };
     for line in text.lines().filter(is_figure) {
         println!("{line}");
     }

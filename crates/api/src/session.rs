@@ -1,15 +1,17 @@
 //! `/v1/session/`: sessions, which hold locks.
 
+use std::time::Duration;
+
 use model::{
-    Behavior, Command, GoDuration, Reply, SERF_HEALTH, Session, SessionInfo, SessionList,
-    SessionNode, Text, Uuid, parse_uuid,
+    Behavior, Command, GoDuration, Operated, Operation, Reply, SERF_HEALTH, Session, SessionInfo,
+    SessionList, SessionNode, SessionStanding, Text, Uuid, parse_uuid,
 };
-use rpc::{Answered, ReadOptions};
+use rpc::OperateOptions;
 
 use crate::call::{Answer, Call, collect_json, decoded_if_any, json};
 use crate::error::{failed, not_found, refused};
 use crate::http::Response;
-use crate::json::{DecodeError, Encode, Reader, decode, object};
+use crate::json::{DecodeError, Encode, Object, Reader, decode, object};
 
 const MISSING_SESSION: &str = "Missing session";
 
@@ -64,20 +66,20 @@ pub(crate) fn destroy(call: Call<'_>) -> Result<Answer, Response> {
 
 /// Says that whoever holds the session is still there.
 pub(crate) fn renew(call: Call<'_>) -> Result<Answer, Response> {
-    let options = ReadOptions {
+    let options = OperateOptions {
         token: call.token(),
         datacenter: call.datacenter(),
-        ..ReadOptions::default()
+        stale: false,
     };
     let id = id(&call)?;
     let pretty = call.pretty();
     let cluster = call.api.cluster.clone();
     Ok(Answer::soon(async move {
-        let answered = cluster.read(SessionInfo { id }, options).await;
-        let Answered { answer, .. } = answered.map_err(|error| failed(&error))?;
-        match answer {
-            Some(session) => Ok(json(&[session], pretty)),
-            None => Err(not_found(format!("Session id '{id}' not found"))),
+        let operated = cluster.operate(Operation::SessionRenew(id), options).await;
+        match operated.map_err(|error| failed(&error))? {
+            Operated::Session(Some(session)) => Ok(json(&[session], pretty)),
+            Operated::Session(None) => Err(not_found(format!("Session id '{id}' not found"))),
+            _ => Err(refused("the servers answered another question")),
         }
     }))
 }
@@ -87,8 +89,8 @@ pub(crate) fn info(call: Call<'_>) -> Result<Answer, Response> {
     let options = call.read_options()?;
     let id = id(&call)?;
     let pretty = call.pretty();
-    Ok(call.ask(SessionInfo { id }, options, move |session| {
-        json(session.as_slice(), pretty)
+    Ok(call.ask(SessionInfo { id }, options, move |standing| {
+        json(standing.as_slice(), pretty)
     }))
 }
 
@@ -171,18 +173,35 @@ impl Encode for Created<'_> {
 
 impl Encode for Session {
     fn encode(&self, out: &mut Vec<u8>) {
+        object(out, |o| fields(self, o));
+    }
+}
+
+/// With what the original doesn't tell: how long it has, if whoever answered knows.
+impl Encode for SessionStanding {
+    fn encode(&self, out: &mut Vec<u8>) {
         object(out, |o| {
-            o.field("ID", &self.id)
-                .field("Name", &self.name)
-                .field("Node", &self.node)
-                .field("Checks", &self.checks)
-                .field("LockDelay", &self.lock_delay)
-                .field("Behavior", self.behavior.as_str())
-                .field("TTL", &self.ttl)
-                .field("CreateIndex", &self.create_index)
-                .field("ModifyIndex", &self.modify_index);
+            fields(&self.session, o);
+            if let Some(left) = self.left {
+                // To the millisecond, for what is told is on its way for longer than that.
+                let left =
+                    Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                o.field("TTLLeft", GoDuration::from(left).to_string().as_str());
+            }
         });
     }
+}
+
+fn fields(session: &Session, o: &mut Object<'_>) {
+    o.field("ID", &session.id)
+        .field("Name", &session.name)
+        .field("Node", &session.node)
+        .field("Checks", &session.checks)
+        .field("LockDelay", &session.lock_delay)
+        .field("Behavior", session.behavior.as_str())
+        .field("TTL", &session.ttl)
+        .field("CreateIndex", &session.create_index)
+        .field("ModifyIndex", &session.modify_index);
 }
 
 pub(crate) fn fuzz(bytes: &[u8]) {

@@ -1,5 +1,8 @@
 //! Sessions: who holds locks, and what ends that.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -58,6 +61,28 @@ pub struct Session {
     pub create_index: Index,
     /// When it was last written.
     pub modify_index: Index,
+}
+
+/// A session as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStanding {
+    /// The session.
+    pub session: Arc<Session>,
+    /// How long until it ends if nobody renews it: only where the leader answers, which alone knows, and if it has a TTL.
+    pub left: Option<Duration>,
+}
+
+impl Session {
+    /// How long it lives at least after each renewal; `None` if for ever.
+    ///
+    /// Restored sessions may say anything here; what makes no sense is no TTL.
+    pub fn lifetime(&self) -> Option<Duration> {
+        if self.ttl.is_empty() {
+            return None;
+        }
+        let ttl = GoDuration::parse(&self.ttl.to_lossy()).ok()?.to_std();
+        (ttl > Duration::ZERO).then_some(ttl)
+    }
 }
 
 /// One session.

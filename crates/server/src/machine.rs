@@ -2,32 +2,70 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use consensus::{Committed, Frozen, MachineError, Payload, Reply, StateMachine};
-use model::Entry;
+use model::{Command, Entry, Uuid};
 use store::{Effect, Store, View};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::figures;
+use crate::leader::Timers;
 
-/// Applies committed entries to the store and says when the state was replaced.
+/// Applies committed entries to the store, and tells the leader's duties what came of them.
 pub(crate) struct Machine {
     store: Store,
     /// Counts the times the whole state was replaced; leader duties begin anew at each.
     replaced: Arc<watch::Sender<u64>>,
+    timers: Arc<Timers>,
+    /// Told when keys were lost whose lock-delay has yet to begin.
+    delayed: Arc<Notify>,
 }
 
 impl Machine {
-    pub(crate) fn new(store: Store, replaced: Arc<watch::Sender<u64>>) -> Self {
-        Self { store, replaced }
+    pub(crate) fn new(
+        store: Store,
+        replaced: Arc<watch::Sender<u64>>,
+        timers: Arc<Timers>,
+        delayed: Arc<Notify>,
+    ) -> Self {
+        Self {
+            store,
+            replaced,
+            timers,
+            delayed,
+        }
+    }
+
+    fn tell_replaced(&self) {
+        self.timers.replaced();
+        self.delayed.notify_waiters();
+        self.replaced.send_modify(|count| *count += 1);
+    }
+}
+
+/// What has to be told once a batch can be seen.
+#[derive(Default)]
+struct After {
+    ended: Vec<Uuid>,
+    delayed: bool,
+    replaced: bool,
+}
+
+/// How long the session lives that this command creates.
+fn lifetime(command: &Command) -> Option<Duration> {
+    if let Command::SessionCreate(session) = command {
+        session.lifetime()
+    } else {
+        None
     }
 }
 
 impl StateMachine for Machine {
     fn apply(&mut self, batch: Vec<Committed>) -> Result<Vec<Reply>, MachineError> {
         let mut replies: Vec<Reply> = Vec::with_capacity(batch.len());
-        let mut replaced = false;
+        let mut after = After::default();
         for Committed {
             index,
             term,
@@ -45,19 +83,31 @@ impl StateMachine for Machine {
             let entry: Entry = wire::compact::from_slice(&bytes)
                 .map_err(|error| MachineError::new(format!("entry {index} of the log: {error}")))?;
             let (timing, began) = (figures::applied(&entry.command), Instant::now());
+            let lifetime = lifetime(&entry.command);
             let applied = self.store.apply(index, term, entry);
             figures::note(timing, began);
-            replaced |= applied
-                .effects
-                .iter()
-                .any(|effect| matches!(effect, Effect::StateReplaced));
+            for effect in applied.effects {
+                match effect {
+                    // Before anybody can see the session, and renew it.
+                    Effect::SessionCreated { id } => self.timers.created(id, lifetime),
+                    Effect::SessionEnded { id } => after.ended.push(id),
+                    Effect::KeysDelayed => after.delayed = true,
+                    Effect::StateReplaced => after.replaced = true,
+                    _ => {}
+                }
+            }
             replies.push(Box::new(applied.result));
         }
-        let before = replaced.then(|| self.store.shared().view());
+        let before = after.replaced.then(|| self.store.shared().view());
         self.store.publish();
+        // Now that nobody can find them any more.
+        self.timers.ended(&after.ended);
+        if after.delayed {
+            self.delayed.notify_waiters();
+        }
         if let Some(before) = before {
             discard(before);
-            self.replaced.send_modify(|count| *count += 1);
+            self.tell_replaced();
         }
         Ok(replies)
     }
@@ -73,7 +123,7 @@ impl StateMachine for Machine {
         self.store
             .install(source)
             .map_err(|error| MachineError::new(error.to_string()))?;
-        self.replaced.send_modify(|count| *count += 1);
+        self.tell_replaced();
         Ok(())
     }
 }

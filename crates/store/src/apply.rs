@@ -22,6 +22,8 @@ pub enum Effect {
         /// Which.
         id: Uuid,
     },
+    /// Keys were lost whose lock-delay has yet to begin, see [`Command::LockDelaysBegin`].
+    KeysDelayed,
     /// Something was deleted and is remembered until it is reaped: keys, or names that somebody may wait for.
     KeysDeleted {
         /// When.
@@ -76,6 +78,15 @@ impl Change<'_> {
             Command::SessionCreate(session) => self.create_session(*session),
             Command::SessionDestroy(id) => {
                 self.end_session(id);
+                Ok(Reply::Nothing)
+            }
+            Command::SessionExpire { id, term } => {
+                self.expire_session(id, term);
+                Ok(Reply::Nothing)
+            }
+            Command::LockDelaysBegin(upto) => {
+                let now_ms = self.state.clock_ms;
+                self.state.lock_delays.begin(upto, now_ms);
                 Ok(Reply::Nothing)
             }
             Command::AclSet(token) => self.set_token(*token),

@@ -22,6 +22,7 @@ use crate::changes::Subject;
 use crate::state::State;
 use crate::tables::Table;
 use crate::tables::catalog::CatalogRows;
+use crate::tables::lock_delay::Delay;
 use crate::view::View;
 
 /// What the first bytes say the file is.
@@ -47,6 +48,7 @@ mod kind {
     pub(super) const QUERY: u8 = 9;
     pub(super) const CHANGE: u8 = 10;
     pub(super) const LOCK_DELAY: u8 = 11;
+    pub(super) const LOCK_DELAY_WAITING: u8 = 12;
     pub(super) const END: u8 = 255;
 }
 
@@ -169,8 +171,13 @@ fn write_state(state: &State, out: &mut dyn Write) -> io::Result<()> {
     for (subject, index) in state.changes.iter() {
         out.record(kind::CHANGE, &(subject.as_text(), index))?;
     }
-    for row in state.lock_delays.iter() {
-        out.record(kind::LOCK_DELAY, &row)?;
+    for (key, delay) in state.lock_delays.iter() {
+        match delay {
+            Delay::Until(until_ms) => out.record(kind::LOCK_DELAY, &(key, until_ms))?,
+            Delay::Waiting { since, span_ms } => {
+                out.record(kind::LOCK_DELAY_WAITING, &(key, since, span_ms))?;
+            }
+        }
     }
     out.end()
 }
@@ -310,7 +317,12 @@ fn insert(
         }
         kind::LOCK_DELAY => {
             let (key, until_ms) = row(record)?;
-            state.lock_delays.insert(key, until_ms);
+            state.lock_delays.insert(key, Delay::Until(until_ms));
+        }
+        kind::LOCK_DELAY_WAITING => {
+            let (key, since, span_ms) = row(record)?;
+            let delay = Delay::Waiting { since, span_ms };
+            state.lock_delays.insert(key, delay);
         }
         kind => {
             return Err(LoadError::UnknownKind {

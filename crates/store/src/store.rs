@@ -72,6 +72,8 @@ impl Store {
             | Command::Txn(_)
             | Command::SessionCreate(_)
             | Command::SessionDestroy(_)
+            | Command::SessionExpire { .. }
+            | Command::LockDelaysBegin(_)
             | Command::AclSet(_)
             | Command::AclDelete(_)
             | Command::QuerySet(_)

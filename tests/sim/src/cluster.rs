@@ -247,7 +247,7 @@ impl Cluster {
             advertise_address_wan: here,
             server_port: 8300,
             acl: server::Acl::default(),
-            session_ttl_min: Duration::from_secs(10),
+            session_ttl_min: Duration::from_secs(1),
             hold_max: server::Config::HOLD_MAX,
             scratch_dir: std::env::temp_dir(),
             compress_threads: 1,

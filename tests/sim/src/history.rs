@@ -2,6 +2,8 @@
 //!
 //! A history knows nothing of servers, networks or disks: it can be written by hand, and the checkers' own tests do.
 
+pub mod locks;
+
 use std::fmt;
 
 /// Simulated time in nanoseconds since the beginning.

@@ -8,6 +8,7 @@
 //! `life.rs` tells one life from beginning to end; `cluster.rs` is the servers, `network.rs` what lies between them,
 //! `faults.rs` what goes wrong, `clients.rs` who asks.
 //! [`run_agents`] is another kind of life, in which the clients are agents that keep the catalog true: see `agents`.
+//! [`run_locks`] is one more, in which they take locks and places in semaphores with sessions that they renew: see `locks`.
 //! A new fault is a line in `faults.rs`; a new promise a function in [`check`].
 //!
 //! What is deliberately absent: HTTP, sockets, threads and processes, which `crates/consul/tests` are for.
@@ -21,9 +22,11 @@ mod clients;
 mod cluster;
 mod faults;
 mod life;
+mod locks;
 mod network;
 mod world;
 
 pub use agents::{AgentsReport, Crowd, crowd, run_agents};
 pub use cluster::Counts;
 pub use life::{Course, Failure, Plan, Report, run};
+pub use locks::{LocksReport, run_locks};

@@ -12,17 +12,27 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use simulation::{Failure, Plan, crowd, run, run_agents};
+use simulation::{Failure, Plan, crowd, run, run_agents, run_locks};
 
-const USAGE: &str = "usage: simulation FROM TO [--agents | --crowd AGENTS] [--seconds S] [--threads N] [--trace] [--twice EVERY]";
+const USAGE: &str = "usage: simulation FROM TO [--agents | --locks | --crowd AGENTS] [--seconds S] [--threads N] [--trace] [--twice EVERY]";
+
+/// Whose lives; each kind has seeds of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The clients use keys.
+    Keys,
+    /// The clients are agents.
+    Agents,
+    /// The clients take locks.
+    Locks,
+    /// So many agents are a large pool in which little goes wrong.
+    Crowd(usize),
+}
 
 struct Wish {
     from: u64,
     to: u64,
-    /// Whether the clients are agents; these are other lives, with seeds of their own.
-    agents: bool,
-    /// How many agents a large pool has in which little goes wrong; 0 for another life.
-    crowd: usize,
+    kind: Kind,
     seconds: u64,
     threads: usize,
     trace: bool,
@@ -35,8 +45,7 @@ fn wish() -> Option<Wish> {
     let mut wish = Wish {
         from: words.next()?.parse().ok()?,
         to: words.next()?.parse().ok()?,
-        agents: false,
-        crowd: 0,
+        kind: Kind::Keys,
         seconds: 120,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         trace: false,
@@ -47,8 +56,9 @@ fn wish() -> Option<Wish> {
             "--seconds" => wish.seconds = words.next()?.parse().ok()?,
             "--threads" => wish.threads = words.next()?.parse().ok()?,
             "--twice" => wish.twice = words.next()?.parse().ok()?,
-            "--agents" => wish.agents = true,
-            "--crowd" => wish.crowd = words.next()?.parse().ok()?,
+            "--agents" => wish.kind = Kind::Agents,
+            "--locks" => wish.kind = Kind::Locks,
+            "--crowd" => wish.kind = Kind::Crowd(words.next()?.parse().ok()?),
             "--trace" => wish.trace = true,
             _ => return None,
         }
@@ -76,6 +86,7 @@ fn main() -> ExitCode {
                     let mut total = total.lock().expect("nobody panics while holding it");
                     total.simulated += lived.simulated;
                     total.converged = total.converged.max(lived.converged);
+                    total.locks.add(&lived.locks);
                     total.seeds += 1;
                     total.failures += lived.failures;
                 }
@@ -84,10 +95,17 @@ fn main() -> ExitCode {
     });
     let total = total.into_inner().expect("all threads are done");
     let wall = begun.elapsed().as_secs_f64();
-    if wish.agents {
+    if wish.kind == Kind::Agents {
         println!(
             "catalogs were true at most {:.1} s after the last fault",
             total.converged.as_secs_f64()
+        );
+    }
+    if wish.kind == Kind::Locks {
+        let locks = &total.locks;
+        println!(
+            "locks: {} sessions, {} renewals, {} found gone, {} locks and {} places taken",
+            locks.sessions, locks.renewals, locks.gone, locks.acquired, locks.entered
         );
     }
     println!(
@@ -109,8 +127,29 @@ struct Total {
     simulated: Duration,
     /// How long it took at most until catalogs were true, where that is asked.
     converged: Duration,
+    locks: Locks,
     seeds: u64,
     failures: u64,
+}
+
+/// How much was done with locks.
+#[derive(Default, Clone, PartialEq)]
+struct Locks {
+    sessions: usize,
+    renewals: usize,
+    gone: usize,
+    acquired: usize,
+    entered: usize,
+}
+
+impl Locks {
+    fn add(&mut self, other: &Self) {
+        self.sessions += other.sessions;
+        self.renewals += other.renewals;
+        self.gone += other.gone;
+        self.acquired += other.acquired;
+        self.entered += other.entered;
+    }
 }
 
 /// What a life was like, as far as it is printed and compared.
@@ -119,31 +158,47 @@ struct Lived {
     told: String,
     simulated: Duration,
     converged: Duration,
+    locks: Locks,
 }
 
-fn live(agents: bool, size: usize, plan: Plan) -> Result<Lived, Box<Failure>> {
-    if size > 0 {
-        let measured = crowd(plan, size)?;
-        println!("{measured}");
-        return Ok(Lived {
-            told: format!("{measured:?}"),
-            simulated: measured.simulated,
-            converged: Duration::ZERO,
-        });
-    }
-    if agents {
-        let report = run_agents(plan)?;
-        return Ok(Lived {
-            told: format!("{report:?}"),
-            simulated: report.course.simulated,
-            converged: report.converged,
-        });
-    }
-    let report = run(plan)?;
-    Ok(Lived {
-        told: format!("{report:?}"),
-        simulated: report.course.simulated,
+fn live(kind: Kind, plan: Plan) -> Result<Lived, Box<Failure>> {
+    let lived = |told, simulated| Lived {
+        told,
+        simulated,
         converged: Duration::ZERO,
+        locks: Locks::default(),
+    };
+    Ok(match kind {
+        Kind::Keys => {
+            let report = run(plan)?;
+            lived(format!("{report:?}"), report.course.simulated)
+        }
+        Kind::Agents => {
+            let report = run_agents(plan)?;
+            Lived {
+                converged: report.converged,
+                ..lived(format!("{report:?}"), report.course.simulated)
+            }
+        }
+        Kind::Locks => {
+            let report = run_locks(plan)?;
+            let locks = Locks {
+                sessions: report.sessions,
+                renewals: report.renewals,
+                gone: report.gone,
+                acquired: report.acquired,
+                entered: report.entered,
+            };
+            Lived {
+                locks,
+                ..lived(format!("{report:?}"), report.course.simulated)
+            }
+        }
+        Kind::Crowd(size) => {
+            let measured = crowd(plan, size)?;
+            println!("{measured}");
+            lived(format!("{measured:?}"), measured.simulated)
+        }
     })
 }
 
@@ -154,10 +209,10 @@ fn one(wish: &Wish, seed: u64) -> Total {
         length: Duration::from_secs(wish.seconds),
         is_told: wish.trace,
     };
-    let (agents, size) = (wish.agents, wish.crowd);
+    let kind = wish.kind;
     // A thread of its own, which a panic ends alone.
     let life = |plan| {
-        std::thread::spawn(move || live(agents, size, plan))
+        std::thread::spawn(move || live(kind, plan))
             .join()
             .map_err(|panic| {
                 let text = panic.downcast_ref::<String>().cloned();

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::check::Violation;
+use crate::history::locks::LockHistory;
 use crate::history::{Generation, History, Moment, Pause, SessionNumber};
 use crate::network::Network;
 
@@ -76,6 +77,7 @@ pub(crate) struct World {
 pub(crate) struct State {
     pub(crate) fronts: BTreeMap<usize, Front>,
     pub(crate) history: History,
+    pub(crate) locks: LockHistory,
     pub(crate) sessions: BTreeMap<Uuid, SessionNumber>,
     pub(crate) generations: Generation,
     pub(crate) values: u64,

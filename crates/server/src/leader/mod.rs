@@ -1,8 +1,10 @@
 //! What the leader does besides answering: begun anew at each change of leader and after each restore.
 
 mod acl;
+mod lock_delays;
 mod peers;
 mod reconcile;
+mod sessions;
 mod tombstones;
 
 use std::pin::pin;
@@ -14,6 +16,8 @@ use model::Error;
 use tokio::time::Instant;
 
 use self::reconcile::{Subject, Sweep};
+
+pub(crate) use self::sessions::{Timers, renew};
 
 use crate::core::Core;
 use crate::figures;
@@ -78,25 +82,36 @@ async fn lead(core: &Core, term: u64) {
         figures::note(&figures::BARRIER, began);
         core.set_ready(term);
         tracing::info!("leader of term {term}");
-        announce(core).await;
-        let mut replaced = core.replaced.clone();
-        loop {
-            replaced.borrow_and_update();
-            tokio::select! {
-                biased;
-                changed = replaced.changed() => if changed.is_err() { return },
-                () = tombstones::run(core) => {}
-                () = restore::clear_abandoned(core) => {}
-                () = take_part(core) => {}
-                () = attend(core) => {}
-            }
-            tracing::info!("the state was replaced by a snapshot; the leader's duties begin anew");
+        tokio::select! {
+            biased;
+            // What is on its way to the log outlasts a restore, so this one is told of it in another way.
+            () = sessions::run(core, term) => {}
+            () = lock_delays::run(core) => {}
+            () = begin_anew(core) => {}
         }
     };
     tokio::select! {
         biased;
         () = over => {}
         () = work => {}
+    }
+}
+
+/// The duties that begin anew when the state was replaced.
+async fn begin_anew(core: &Core) {
+    announce(core).await;
+    let mut replaced = core.replaced.clone();
+    loop {
+        replaced.borrow_and_update();
+        tokio::select! {
+            biased;
+            changed = replaced.changed() => if changed.is_err() { return },
+            () = tombstones::run(core) => {}
+            () = restore::clear_abandoned(core) => {}
+            () = take_part(core) => {}
+            () = attend(core) => {}
+        }
+        tracing::info!("the state was replaced by a snapshot; the leader's duties begin anew");
     }
 }
 

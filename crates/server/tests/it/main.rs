@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod access;
 mod calls;
 mod forwarding;
 mod members;
 mod pipelines;
 mod restores;
+mod sessions;
 mod setup;
 mod simulation;
 mod snapshots;

@@ -113,7 +113,7 @@ async fn ids_are_drawn_by_the_leader() {
     let id = parse_uuid(&id).unwrap();
     assert!(!id.is_nil());
     let found = server.ask(SessionInfo { id }).await.answer.unwrap();
-    assert_eq!(found.node, "one");
+    assert_eq!(found.session.node, "one");
 }
 
 #[tokio::test(start_paused = true)]

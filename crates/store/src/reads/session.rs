@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Session, SessionInfo, SessionList, SessionNode};
+use model::{Session, SessionInfo, SessionList, SessionNode, SessionStanding};
 
 use crate::changes::{Kind, Subject};
 use crate::tables::Table;
@@ -13,6 +13,11 @@ impl Read for SessionInfo {
     fn read(&self, view: &View, watch: &mut Watch) -> Found<Self::Answer> {
         let session = view.state().sessions.get(self.id).cloned();
         let modified = session.as_ref().map(|session| session.modify_index);
+        // Who leads knows how long it has, which is no part of the state.
+        let session = session.map(|session| SessionStanding {
+            session,
+            left: None,
+        });
         let about = (Kind::Session, &self.id.as_bytes()[..]);
         Found::of_row(view, watch, about, Table::Sessions, (session, modified))
     }

@@ -8,6 +8,7 @@ use model::{ApplyResult, Behavior, Error, LOCK_DELAY_MAX, Reply, Session, Text, 
 use crate::apply::{Change, Effect};
 use crate::changes::Kind;
 use crate::tables::Table;
+use crate::tables::lock_delay::Delay;
 
 /// Sessions by id, by node and by the checks that end them.
 #[derive(Debug, Clone, Default)]
@@ -121,20 +122,33 @@ impl Change<'_> {
         self.deleted();
 
         let keys: Vec<Text> = self.state.kv.held_by(id).cloned().collect();
-        let locked_until = locked_until_ms(self.state.clock_ms, &session);
+        let delay = delay_ms(&session).map(|span_ms| Delay::Waiting {
+            since: self.state.log_index,
+            span_ms,
+        });
+        if delay.is_some() && !keys.is_empty() {
+            self.effect(Effect::KeysDelayed);
+        }
         for key in keys {
             match session.behavior {
                 Behavior::Release => self.release_key(&key),
                 Behavior::Delete => self.delete_key(&key),
             }
-            if let Some(until) = locked_until {
-                self.state.lock_delays.insert(key, until);
+            if let Some(delay) = delay {
+                self.state.lock_delays.insert(key, delay);
             }
         }
 
         let queries: Vec<Uuid> = self.state.queries.of_session(id).collect();
         for query in queries {
             self.remove_query(query);
+        }
+    }
+
+    /// Ends a session whose time is up, if no other leader has begun since that was found.
+    pub(crate) fn expire_session(&mut self, id: Uuid, term: u64) {
+        if self.state.term == term {
+            self.end_session(id);
         }
     }
 
@@ -159,8 +173,8 @@ impl Change<'_> {
     }
 }
 
-/// How long the keys of a session stay locked away; `None` if not at all.
-fn locked_until_ms(now_ms: u64, session: &Session) -> Option<u64> {
+/// How long the keys of a session stay locked away, in milliseconds; `None` if not at all.
+fn delay_ms(session: &Session) -> Option<u64> {
     let delay = u64::try_from(session.lock_delay.min(LOCK_DELAY_MAX.0)).ok()?;
-    (delay > 0).then(|| now_ms.saturating_add(delay.div_ceil(1_000_000)))
+    (delay > 0).then(|| delay.div_ceil(1_000_000))
 }

@@ -1,10 +1,12 @@
 //! What must be true of every history, whatever went wrong meanwhile.
 //!
-//! Each file is one promise; [`check`] goes through the list, and [`catalog`] is asked by lives with agents.
+//! Each file is one promise; [`check`] goes through the list, [`catalog`] is asked by lives with agents, and
+//! [`check_locks`] by those with locks.
 //! To add one, write a function from [`History`] to [`Violation`] and a line in `PROMISES`.
 
 pub mod catalog;
 mod linear;
+mod locks;
 mod order;
 mod survival;
 mod waking;
@@ -12,6 +14,7 @@ mod waking;
 use std::fmt;
 
 pub use linear::{Checked, Verdict, check_key};
+pub use locks::check_locks;
 
 use crate::history::{Generation, History, Row};
 
