@@ -16,6 +16,11 @@
 //! ```
 
 mod inspect;
+mod name;
+mod retention;
+pub mod stores;
 
 pub use inspect::{KeyDetails, Options, Report, Tally, inspect};
+pub use name::{Name, NotAName};
+pub use retention::Retention;
 pub use wire::archive::{ArchiveError, Meta};

@@ -1,0 +1,128 @@
+//! Where snapshots are kept: a folder, or a bucket in a cloud.
+//!
+//! A store is [`Store`]; each kind is a file here, and [`open`] knows them all.
+//! Nothing half-written is ever visible under a snapshot's name: an [`Upload`] becomes one at [`Upload::publish`] and not before.
+
+use std::fmt;
+use std::io;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::Name;
+
+mod clouds;
+mod local;
+mod objects;
+
+pub use clouds::{Azure, AzureCloud, Gcs, S3};
+pub use local::Local;
+pub use objects::Objects;
+
+/// The bytes of a snapshot on their way. An error ends them; without one at the end they are complete.
+pub type Content = BoxStream<'static, io::Result<Bytes>>;
+
+/// A snapshot that lies in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// What it is called.
+    pub name: Name,
+    /// How long it is, in bytes.
+    pub size: u64,
+    /// When the store was given it.
+    pub written: SystemTime,
+}
+
+/// Why a store didn't do as asked, in one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is nothing of that name.
+    #[error("{0} is not there")]
+    NotFound(String),
+    /// It doesn't know us, or doesn't let us.
+    #[error("{what}: {why}; check the credentials and what they are allowed to do")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// What the store said.
+        why: String,
+    },
+    /// Anything else.
+    #[error("{what}: {why}")]
+    Failed {
+        /// What was tried.
+        what: String,
+        /// What the store, the disk or the network said.
+        why: String,
+    },
+    /// The settings can't be.
+    #[error("{0}")]
+    Settings(String),
+}
+
+impl StoreError {
+    fn failed(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self::Failed {
+            what: what.to_string(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// A place for snapshots.
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// What it is and where, for people.
+    fn describe(&self) -> String;
+
+    /// All snapshots that lie there, the oldest first. What isn't called like one isn't told of.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>>;
+
+    /// Begins to write one.
+    fn begin(&self, name: Name) -> BoxFuture<'_, Result<Box<dyn Upload>, StoreError>>;
+
+    /// Reads one.
+    fn get(&self, name: Name) -> BoxFuture<'_, Result<Content, StoreError>>;
+
+    /// Removes one; that it isn't there is no failure.
+    fn remove(&self, name: Name) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// A snapshot that is being written. Dropped, it leaves nothing that could be taken for one.
+pub trait Upload: Send + fmt::Debug {
+    /// Adds bytes at the end; waits while the store is slower than who writes.
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Gives it its name. When this returns, it is there for all to see, and safely so.
+    fn publish(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// Takes away what was written so far, as far as that can be done.
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// Settings of a store of any kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A folder of this machine.
+    Local(std::path::PathBuf),
+    /// Amazon S3, or what speaks like it.
+    S3(S3),
+    /// Google Cloud Storage.
+    Gcs(Gcs),
+    /// Azure Blob Storage.
+    Azure(Azure),
+}
+
+/// Opens a store; asks nobody yet.
+///
+/// # Errors
+/// [`StoreError::Settings`] if the settings can't be.
+pub fn open(destination: &Destination) -> Result<Box<dyn Store>, StoreError> {
+    Ok(match destination {
+        Destination::Local(folder) => Box::new(Local::new(folder)),
+        Destination::S3(settings) => Box::new(settings.open()?),
+        Destination::Gcs(settings) => Box::new(settings.open()?),
+        Destination::Azure(settings) => Box::new(settings.open()?),
+    })
+}
