@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::join::Exhausted;
-use agent::{Agent, Local, Parts, Pool, Wish};
+use agent::{Agent, Events, Exec, Local, Parts, Pool, Wish};
 use anyhow::Context as _;
 use api::http::{Engine, Listener, UnixSocketOptions};
 use rpc::ListenerConfig;
@@ -29,6 +29,7 @@ mod pid_file;
 mod reload;
 mod shown;
 mod signals;
+mod watches;
 
 use http_threads::Helpers;
 use local::Keeping;
@@ -36,6 +37,7 @@ use node::Node;
 use pid_file::PidFile;
 use reload::Reload;
 use signals::{Signals, Stop, Told};
+use watches::Watches;
 
 /// Wishes that may wait; who comes later waits for room.
 const WISHES_MAX: usize = 16;
@@ -77,6 +79,15 @@ pub fn agent(
     log.release();
     log.finish();
     status
+}
+
+/// Judges what `agent` would read before it opens anything: files of certificates, and what watches need.
+///
+/// # Errors
+/// Why it wouldn't start.
+pub fn check(settings: &Settings) -> anyhow::Result<()> {
+    Tls::load(settings.tls.clone())?;
+    watches::Prepared::new(&settings.watches, settings, &settings.tls).map(drop)
 }
 
 /// Takes as many open files as the system lets us have, and says how many: every client is one, and soft limits are made
@@ -128,6 +139,7 @@ async fn run(
     };
     settings.node_id = node_id::settle(settings.data_dir.as_deref(), settings.node_id.as_deref())?;
     let (identity, shown) = shown::describe(&settings);
+    let watches = watches::Prepared::new(&settings.watches, &settings, &settings.tls)?;
     // A port that is taken is noticed before anybody else is bothered.
     let listeners = listen(&settings, &tls)?;
     let names = settings.dns_at.map(listen_for_names).transpose()?;
@@ -152,6 +164,7 @@ async fn run(
     };
     let (stop, stopped) = watch::channel(false);
     let (wishes, mut wished) = mpsc::channel(WISHES_MAX);
+    let events = Events::default();
     let parts = Parts {
         neighbours: Box::new(Pool::new(node.gossip.clone(), settings.ports.serf_lan)),
         journal: log.journal().clone(),
@@ -159,6 +172,8 @@ async fn run(
         stats: Box::new(shown::stats(&node, &settings, &local)),
         figures: Box::new(figures.clone()),
         local,
+        tokens: local::tokens(&settings, &node.cluster),
+        events: events.clone(),
     };
     let agent = Agent::new(identity, shown, parts);
     let service = api::service(node.cluster.clone(), agent.clone(), shown::face(&settings));
@@ -189,6 +204,17 @@ async fn run(
 
     keeping.has_joined();
 
+    // Until the end: what remote exec runs may be what ends this agent.
+    let receiving = node::spawn_until(
+        &stopped,
+        agent::events::receive(
+            node.gossip.clone(),
+            agent.local().clone(),
+            events,
+            Exec::new(local::exec(&settings), node.cluster.clone()),
+        ),
+    );
+
     let _pid_file = settings
         .pid_file
         .as_deref()
@@ -215,7 +241,9 @@ async fn run(
         tls: &tls,
         agent: &agent,
         api: &service,
+        watches: Watches::default(),
     };
+    reload.watches.start(watches);
     let end = loop {
         let waiting = tokio::select! {
             biased;
@@ -252,6 +280,8 @@ async fn run(
         End::Failed(_) | End::Alone(_) | End::Served(_) => false,
     };
     let orderly = async {
+        // Nobody is to hear of the end of this agent as of a change.
+        reload.watches.stop().await;
         let mut has_left = is_leaving;
         if is_leaving {
             say("==> Gracefully shutting down agent...");
@@ -296,6 +326,9 @@ async fn run(
         wished.close();
         while wished.try_recv().is_ok() {}
         helpers.join().await;
+        if receiving.await.is_err() {
+            tracing::error!("the task of user events panicked");
+        }
         if let Some(naming) = naming
             && naming.await.is_err()
         {

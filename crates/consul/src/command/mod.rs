@@ -3,6 +3,11 @@
 //! A new command is a file of its name with a `SYNTAX` and a `run`, a variant of [`Command`], and a line in each match below.
 
 mod agent;
+mod child;
+mod completion;
+mod configtest;
+mod event;
+mod exec;
 mod force_leave;
 mod http;
 mod info;
@@ -11,6 +16,7 @@ mod keygen;
 mod keyring;
 mod kv;
 mod leave;
+mod lock;
 mod maint;
 mod members;
 mod monitor;
@@ -22,6 +28,7 @@ mod snapshot;
 mod stub;
 mod table;
 mod version;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -35,6 +42,14 @@ use crate::flags::{self, Stop, Syntax};
 pub enum Command {
     /// `agent`
     Agent,
+    /// `completion`
+    Completion,
+    /// `configtest`
+    Configtest,
+    /// `event`
+    Event,
+    /// `exec`
+    Exec,
     /// `force-leave`
     ForceLeave,
     /// `info`
@@ -57,6 +72,8 @@ pub enum Command {
     KvPut,
     /// `leave`
     Leave,
+    /// `lock`
+    Lock,
     /// `maint`
     Maint,
     /// `members`
@@ -75,8 +92,12 @@ pub enum Command {
     SnapshotRestore,
     /// `snapshot save`
     SnapshotSave,
+    /// `validate`
+    Validate,
     /// `version`
     Version,
+    /// `watch`
+    Watch,
 }
 
 /// A first word that stands before several commands.
@@ -90,6 +111,10 @@ impl Command {
     /// The commands in alphabetical order of their names.
     pub const ALL: &'static [Self] = &[
         Self::Agent,
+        Self::Completion,
+        Self::Configtest,
+        Self::Event,
+        Self::Exec,
         Self::ForceLeave,
         Self::Info,
         Self::Join,
@@ -101,6 +126,7 @@ impl Command {
         Self::KvImport,
         Self::KvPut,
         Self::Leave,
+        Self::Lock,
         Self::Maint,
         Self::Members,
         Self::Monitor,
@@ -110,13 +136,19 @@ impl Command {
         Self::SnapshotInspect,
         Self::SnapshotRestore,
         Self::SnapshotSave,
+        Self::Validate,
         Self::Version,
+        Self::Watch,
     ];
 
     /// How the command's line is read and explained.
     pub fn syntax(self) -> &'static Syntax {
         match self {
             Self::Agent => &agent::SYNTAX,
+            Self::Completion => &completion::SYNTAX,
+            Self::Configtest => &configtest::TEST,
+            Self::Event => &event::SYNTAX,
+            Self::Exec => &exec::SYNTAX,
             Self::ForceLeave => &force_leave::SYNTAX,
             Self::Info => &info::SYNTAX,
             Self::Join => &join::SYNTAX,
@@ -128,6 +160,7 @@ impl Command {
             Self::KvImport => &kv::IMPORT,
             Self::KvPut => &kv::PUT,
             Self::Leave => &leave::SYNTAX,
+            Self::Lock => &lock::SYNTAX,
             Self::Maint => &maint::SYNTAX,
             Self::Members => &members::SYNTAX,
             Self::Monitor => &monitor::SYNTAX,
@@ -137,13 +170,19 @@ impl Command {
             Self::SnapshotInspect => &snapshot::INSPECT,
             Self::SnapshotRestore => &snapshot::RESTORE,
             Self::SnapshotSave => &snapshot::SAVE,
+            Self::Validate => &configtest::VALIDATE,
             Self::Version => &version::SYNTAX,
+            Self::Watch => &watch::SYNTAX,
         }
     }
 
     fn run(self, parsed: &flags::Parsed, console: &mut Console<'_>) -> u8 {
         match self {
             Self::Agent => agent::run(parsed, console),
+            Self::Completion => completion::run(parsed, console),
+            Self::Configtest => configtest::test(parsed, console),
+            Self::Event => event::run(parsed, console),
+            Self::Exec => exec::run(parsed, console),
             Self::ForceLeave => force_leave::run(parsed, console),
             Self::Info => info::run(parsed, console),
             Self::Join => join::run(parsed, console),
@@ -155,6 +194,7 @@ impl Command {
             Self::KvImport => kv::import(parsed, console),
             Self::KvPut => kv::put(parsed, console),
             Self::Leave => leave::run(parsed, console),
+            Self::Lock => lock::run(parsed, console),
             Self::Maint => maint::run(parsed, console),
             Self::Members => members::run(parsed, console),
             Self::Monitor => monitor::run(parsed, console),
@@ -164,7 +204,9 @@ impl Command {
             Self::SnapshotInspect => snapshot::inspect(parsed, console),
             Self::SnapshotRestore => snapshot::restore(parsed, console),
             Self::SnapshotSave => snapshot::save(parsed, console),
+            Self::Validate => configtest::validate(parsed, console),
             Self::Version => version::run(console),
+            Self::Watch => watch::run(parsed, console),
         }
     }
 }
@@ -198,7 +240,7 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("CONSUL_"))
+        .filter(|(name, _)| name.starts_with("CONSUL_") || name == "SHELL")
         .collect::<BTreeMap<_, _>>();
     // None of the streams is locked for good: a running agent logs from other threads.
     let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
@@ -262,7 +304,13 @@ pub fn dispatch(arguments: &[String], console: &mut Console<'_>) -> u8 {
             console.note(command.syntax().help());
         }
         (Some((command, rest)), _) => return run(command, rest, console),
-        (None, Some(group)) => console.note(group_help(group)),
+        (None, Some(group)) => {
+            console.note(group_help(group));
+            let names = members(group).map(|(name, _)| name);
+            if let Some(near) = words.get(1).and_then(|word| flags::nearest(word, names)) {
+                console.note(format_args!("did you mean consul {} {near}?", group.name));
+            }
+        }
         (None, None) => {
             console.note(usage());
             let names = Command::ALL.iter().map(|command| command.syntax().name);
@@ -306,20 +354,22 @@ fn usage() -> String {
 }
 
 fn group_help(group: &Group) -> String {
-    let members: Vec<(&str, &str)> = Command::ALL
-        .iter()
-        .map(|command| command.syntax())
-        .filter_map(|syntax| {
-            let (first, second) = syntax.name.split_once(' ')?;
-            (first == group.name).then_some((second, syntax.summary))
-        })
-        .collect();
+    let members: Vec<(&str, &str)> = members(group).collect();
     format!(
         "Usage: consul {} <subcommand> [options] [args]\n\n{}\nSubcommands:\n\n{}",
         group.name,
         flags::paragraph("  ", group.about),
         listing(&members)
     )
+}
+
+/// The commands of a group, by their second words, each with a line about it.
+fn members(group: &Group) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let syntaxes = Command::ALL.iter().map(|command| command.syntax());
+    syntaxes.filter_map(|syntax| {
+        let (first, second) = syntax.name.split_once(' ')?;
+        (first == group.name).then_some((second, syntax.summary))
+    })
 }
 
 fn listing(lines: &[(&str, &str)]) -> String {
@@ -332,6 +382,7 @@ fn listing(lines: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::stub::{Reply, Stub};
     use super::*;
     use crate::console::tests::consul;
 
@@ -372,6 +423,105 @@ mod tests {
                     .output
                     .starts_with(&format!("Usage: consul {} ", syntax.name))
             );
+            let example = syntax
+                .example
+                .lines()
+                .map(|line| format!("      $ {line}\n"));
+            let example = format!("\nExample:\n\n{}", example.collect::<String>());
+            assert!(printed.output.contains(&example), "{}", printed.output);
+        }
+    }
+
+    #[test]
+    fn every_command_ends_with_the_status_of_the_contract() {
+        // Whatever it is asked, this agent refuses.
+        let refusing = Stub::tcp(|_| Reply::status(500, "no"));
+        let flag = format!("-http-addr={}", refusing.address);
+        // A line for each command that can only fail, by being refused or for want of what it needs.
+        let cases: &[(Command, &[&str])] = &[
+            (Command::Agent, &["-config-file=/nonexistent"]),
+            (Command::Completion, &["nonsense"]),
+            (Command::Configtest, &["-config-file=/nonexistent"]),
+            (Command::ForceLeave, &[&flag, "n"]),
+            (Command::Info, &[&flag]),
+            (Command::Join, &[&flag, "127.0.0.1"]),
+            (Command::Keyring, &[&flag, "-list"]),
+            (Command::KvDelete, &[&flag, "k"]),
+            (Command::KvExport, &[&flag, "k"]),
+            (Command::KvGet, &[&flag, "k"]),
+            (Command::KvImport, &[&flag, r#"[{"key":"k","value":""}]"#]),
+            (Command::KvPut, &[&flag, "k", "v"]),
+            (Command::Leave, &[&flag]),
+            (Command::Maint, &[&flag]),
+            (Command::Members, &[&flag]),
+            (Command::Monitor, &[&flag]),
+            (Command::OperatorRaft, &[&flag, "-list-peers"]),
+            (Command::Reload, &[&flag]),
+            (Command::Rtt, &[&flag, "a", "b"]),
+            (Command::SnapshotInspect, &["/nonexistent"]),
+            (Command::SnapshotRestore, &[&flag, "/nonexistent"]),
+            (Command::SnapshotSave, &[&flag, "/nonexistent/s"]),
+            (Command::Validate, &["/nonexistent"]),
+            (Command::Watch, &[&flag, "-type=nodes"]),
+        ];
+        // These need nobody; they fail by their flags alone.
+        const SELF_SUFFICIENT: &[Command] = &[Command::Keygen, Command::Version];
+        for command in Command::ALL {
+            let line = cases.iter().find(|(listed, _)| listed == command);
+            let name: Vec<&str> = command.syntax().name.split(' ').collect();
+            let Some((_, arguments)) = line else {
+                assert!(
+                    SELF_SUFFICIENT.contains(command),
+                    "{command:?} is not in the table"
+                );
+                assert_eq!(consul(&name, b"", &[]).status, 0, "{command:?}");
+                continue;
+            };
+            let printed = consul(&[&name[..], arguments].concat(), b"", &[]);
+            assert_eq!(printed.status, 1, "{command:?}: {printed:?}");
+            // What went wrong is said where the original says it.
+            assert!(!printed.output.is_empty(), "{command:?}: {printed:?}");
+            let printed = consul(&[&name[..], &["-no-such-flag"]].concat(), b"", &[]);
+            assert_eq!(printed.status, 1, "{command:?}");
+            assert!(
+                printed
+                    .errors
+                    .starts_with("flag provided but not defined: -no-such-flag\n"),
+                "{command:?}: {printed:?}"
+            );
+        }
+        // Exceptions: an operator's command without an action explains itself, and nobody there is a status of its own.
+        assert_eq!(consul(&["operator", "raft", &flag], b"", &[]).status, 0);
+        let alone = Stub::tcp(|_| Reply::ok("[]"));
+        let flag = format!("-http-addr={}", alone.address);
+        let printed = consul(&["members", &flag], b"", &[]);
+        assert_eq!((printed.status, printed.output.as_str()), (2, ""));
+    }
+
+    #[test]
+    fn a_group_explains_itself() {
+        for (line, hint) in [
+            (&["kv"][..], ""),
+            (&["kv", "-h"], ""),
+            (&["kv", "nonsense"], ""),
+            (&["kv", "gte", "k"], "did you mean consul kv get?\n"),
+        ] {
+            let printed = consul(line, b"", &[]);
+            assert_eq!(
+                (printed.status, printed.output.as_str()),
+                (1, ""),
+                "{line:?}"
+            );
+            let errors = &printed.errors;
+            assert!(
+                errors.starts_with("Usage: consul kv <subcommand> [options] [args]\n"),
+                "{errors}"
+            );
+            assert!(
+                errors.contains("\nSubcommands:\n\n    delete    "),
+                "{errors}"
+            );
+            assert!(errors.ends_with(&format!("\n{hint}")), "{errors}");
         }
     }
 

@@ -130,18 +130,18 @@ pub const KEYS: &[Key] = &[
     // sessions, coordinates, remote execution
     key("session_ttl_min", Shape::Duration, Acts),
     key("disable_coordinates", Bool, Acts),
-    key("disable_remote_exec", Bool, Later),
+    key("disable_remote_exec", Bool, Acts),
     // access control
     key("acl_datacenter", Text, Acts),
     key("acl_default_policy", Text, Acts),
-    key("acl_down_policy", Text, Later),
-    key("acl_ttl", Shape::Duration, Later),
+    key("acl_down_policy", Text, Acts),
+    key("acl_ttl", Shape::Duration, Acts),
     key("acl_token", Text, Acts),
     key("acl_master_token", Text, Acts),
     key("acl_replication_token", Text, Later),
-    key("acl_agent_token", Text, Later),
-    key("acl_agent_master_token", Text, Later),
-    key("acl_enforce_version_8", Bool, Later),
+    key("acl_agent_token", Text, Acts),
+    key("acl_agent_master_token", Text, Acts),
+    key("acl_enforce_version_8", Bool, Acts),
     // joining
     key("start_join", List, Acts),
     key("start_join_wan", List, Later),
@@ -193,7 +193,7 @@ pub const KEYS: &[Key] = &[
     key("check_update_interval", Shape::Duration, Acts),
     key("enable_script_checks", Bool, Acts),
     key("enable_link_local_checks", Bool, Acts),
-    key("watches", Definitions, Later),
+    key("watches", Definitions, Acts),
     // telemetry
     key("telemetry.statsite_address", Text, Acts),
     key("telemetry.statsd_address", Text, Acts),

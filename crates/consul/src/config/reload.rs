@@ -23,6 +23,8 @@ pub enum Live {
     NodeMeta,
     /// `services` and `checks`.
     Definitions,
+    /// `watches`.
+    Watches,
     /// `ca_file`, `cert_file`, `key_file`.
     TlsFiles,
     /// `leave_on_terminate`.
@@ -39,6 +41,7 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
         (Live::LogLevel, old.log_level != new.log_level),
         (Live::NodeMeta, old.node_meta != new.node_meta),
         (Live::Definitions, old.definitions != new.definitions),
+        (Live::Watches, old.watches != new.watches),
         (Live::TlsFiles, tls_files(old) != tls_files(new)),
         (
             Live::LeaveOnTerminate,
@@ -59,6 +62,7 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
     };
 
     let (o, n) = (&old.ports, &new.ports);
+    let acl = (&old.acl, &new.acl);
     let mut restart = changed(&[
         ("server", old.server != new.server),
         ("bootstrap", old.bootstrap != new.bootstrap),
@@ -96,15 +100,23 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
             "disable_coordinates",
             old.disable_coordinates != new.disable_coordinates,
         ),
+        ("acl_datacenter", acl.0.datacenter != acl.1.datacenter),
         (
-            "acl_datacenter",
-            acl(old, |a| &a.datacenter) != acl(new, |a| &a.datacenter),
+            "acl_default_policy",
+            acl.0.default_policy != acl.1.default_policy,
         ),
+        ("acl_down_policy", acl.0.down_policy != acl.1.down_policy),
+        ("acl_ttl", acl.0.ttl != acl.1.ttl),
         (
-            "acl_master_token",
-            acl(old, |a| &a.master_token) != acl(new, |a| &a.master_token),
+            "acl_enforce_version_8",
+            acl.0.enforce_version_8 != acl.1.enforce_version_8,
         ),
-        ("acl_token", old.acl_token != new.acl_token),
+        ("acl_token", acl.0.token != acl.1.token),
+        (
+            "acl_agent_master_token",
+            acl.0.agent_master_token != acl.1.agent_master_token,
+        ),
+        ("acl_master_token", acl.0.master_token != acl.1.master_token),
         ("start_join", old.lan.start_join != new.lan.start_join),
         ("retry_join", old.lan.retry_join != new.lan.retry_join),
         (
@@ -142,6 +154,7 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
             "enable_script_checks",
             old.enable_script_checks != new.enable_script_checks,
         ),
+        ("disable_remote_exec", old.remote_exec != new.remote_exec),
         (
             "enable_link_local_checks",
             old.enable_link_local_checks != new.enable_link_local_checks,
@@ -174,6 +187,10 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
     }
     let same = |keys: &[&str]| !keys.iter().any(|key| restart.contains(key));
     let derived = changed(&[
+        (
+            "acl_agent_token",
+            acl.0.agent_token != acl.1.agent_token && same(&["acl_token"]),
+        ),
         (
             "addresses.dns",
             old.dns_at != new.dns_at && same(&["client_addr", "ports.dns"]),
@@ -247,10 +264,6 @@ fn dns(settings: &Settings) -> dns::Config {
         disable_compression,
         ..dns::Config::default()
     }
-}
-
-fn acl(settings: &Settings, part: fn(&super::settings::Acl) -> &String) -> Option<&String> {
-    settings.acl.as_ref().map(part)
 }
 
 #[cfg(test)]

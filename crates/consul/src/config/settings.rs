@@ -9,13 +9,14 @@ use std::time::Duration;
 use agent::Definitions;
 use agent::discover;
 use agent::join::{JoinAddress, Retry};
-use model::GoDuration;
+use model::{DefaultPolicy, DownPolicy, GoDuration};
 use rpc::tls;
 use serde_json::Value;
 
 use super::document::Document;
 use super::host::{self, Host};
 use super::keys::{self, Effect};
+use super::watches::{self, WatchDefinition};
 use super::{definitions, merge};
 use crate::logging::Facility;
 use crate::metrics::{self, Telemetry};
@@ -92,8 +93,13 @@ pub struct Settings {
     pub check_update_interval: Duration,
     /// Whether checks that arrive over HTTP may run scripts, whoever can reach it. Default: only if nobody from elsewhere can.
     pub enable_script_checks: bool,
+    /// Whether this node runs what `consul exec` asks for. Default: no.
+    pub remote_exec: bool,
     /// Whether HTTP checks may ask link-local addresses, where clouds keep their secrets. Default: no.
     pub enable_link_local_checks: bool,
+
+    /// What is told of changes of what.
+    pub watches: Vec<WatchDefinition>,
 
     /// What is logged. Default: INFO; DEBUG in development mode.
     pub log_level: LogLevel,
@@ -108,10 +114,8 @@ pub struct Settings {
     /// Whether SIGINT just stops instead of leaving the cluster. Default: only servers do.
     pub skip_leave_on_interrupt: bool,
 
-    /// Access control; `None` when it is off, which is so without `acl_datacenter`.
-    pub acl: Option<Acl>,
-    /// The token that requests without one are made with; may be empty.
-    pub acl_token: String,
+    /// Access control.
+    pub acl: Acl,
     /// The shortest time to live a session may ask for. Default: 10 s.
     pub session_ttl_min: Duration,
     /// Whether network coordinates are switched off.
@@ -174,13 +178,68 @@ impl fmt::Debug for EncryptKey {
     }
 }
 
-/// Access control.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Access control. Every token may be empty, which is to have none.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Acl {
-    /// The datacenter that holds the tokens, in lower case.
+    /// The datacenter that holds the tokens, in lower case; empty where access control is off, which is the default.
     pub datacenter: String,
-    /// The token to create with all rights when there is none of that name; may be empty for none.
+    /// What holds where a token's rules say nothing. Default: everything is allowed.
+    pub default_policy: DefaultPolicy,
+    /// What holds while those who know the tokens can't be asked. Default: what was last known, else nothing.
+    pub down_policy: DownPolicy,
+    /// For how long what was said about a token is believed. Default: 30 s.
+    pub ttl: Duration,
+    /// Whether rules about nodes, sessions and agents hold, on this agent and on what it asks itself. Default: no.
+    pub enforce_version_8: bool,
+    /// What requests without a token are made with, names are looked up with, and services and checks without a token are registered with.
+    pub token: String,
+    /// What this agent does for itself is done with: `acl_agent_token`, or else the token above.
+    pub agent_token: String,
+    /// The token that opens this agent to its operator while no server can be asked.
+    pub agent_master_token: String,
+    /// The token to create with all rights when there is none of that name.
     pub master_token: String,
+}
+
+impl Acl {
+    /// Whether this agent was told which datacenter decides about tokens.
+    pub fn is_on(&self) -> bool {
+        !self.datacenter.is_empty()
+    }
+
+    /// Whether nobody may do anything on this agent whose token doesn't say so, as far as this agent was told.
+    pub fn denies_by_default(&self) -> bool {
+        self.is_on() && self.enforce_version_8 && self.default_policy == DefaultPolicy::Deny
+    }
+}
+
+impl Default for Acl {
+    fn default() -> Self {
+        Self {
+            datacenter: String::new(),
+            default_policy: DefaultPolicy::default(),
+            down_policy: DownPolicy::default(),
+            ttl: Duration::from_secs(30),
+            enforce_version_8: false,
+            token: String::new(),
+            agent_token: String::new(),
+            agent_master_token: String::new(),
+            master_token: String::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Acl {
+    /// Without the tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acl")
+            .field("datacenter", &self.datacenter)
+            .field("default_policy", &self.default_policy)
+            .field("down_policy", &self.down_policy)
+            .field("ttl", &self.ttl)
+            .field("enforce_version_8", &self.enforce_version_8)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The port numbers that are told to others.
@@ -334,11 +393,7 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         None if dev => LogLevel::Debug,
         None => LogLevel::Info,
     };
-    let acl = acl(given)?;
-    if acl.is_none() && given.text("acl_master_token").is_some() {
-        let message = "acl_master_token does nothing without acl_datacenter; access control is off";
-        warnings.push(message.to_owned());
-    }
+    let acl = acl(given, server, &mut warnings)?;
     let domain = domain(given.text("domain").unwrap_or("consul."))?;
     let tls = tls::Config {
         ca_file: given.text("ca_file").map(PathBuf::from),
@@ -368,12 +423,11 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         }
         (None, Some(port)) => Some(dns_address(client_addr.clone(), port)?),
     };
-    let acl_token = given.text("acl_token").unwrap_or_default().to_owned();
     let dns = dns::Config {
         domain: domain.clone(),
         datacenter: datacenter.as_str().into(),
         node: node_name.as_str().into(),
-        token: acl_token.as_str().into(),
+        token: acl.token.as_str().into(),
         ..dns_config(given, &mut warnings)?
     };
     let pool = |keys: &PoolKeys, advertise, port| pool(given, keys, bind_addr, advertise, port);
@@ -383,8 +437,10 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
     let check_update_interval = given
         .span("check_update_interval")
         .unwrap_or(Duration::from_secs(5 * 60));
-    // Watches do nothing yet, and a configuration isn't to become wrong with the next version.
-    definitions::check_watches(given.list("watches"))?;
+    let watches = watches::watches(given.list("watches"))?;
+    if !watches.is_empty() && http.is_empty() && https.is_empty() {
+        return Err("watches ask this agent over HTTP, which is switched off".to_owned());
+    }
 
     Ok(Settings {
         node_name,
@@ -424,8 +480,11 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
             services: definitions::services(given.list("services"))?,
             checks: definitions::checks(given.list("checks"))?,
         },
+        watches,
         check_update_interval,
         enable_script_checks: given.on("enable_script_checks"),
+        // The original does it unless told otherwise, and machines were taken over by that.
+        remote_exec: !given.decided("disable_remote_exec").unwrap_or(true),
         enable_link_local_checks: given.on("enable_link_local_checks"),
         log_level,
         syslog: syslog(given)?,
@@ -434,7 +493,6 @@ pub fn validate(document: &Document, dev: bool, host: &Host) -> Result<Settings,
         leave_on_terminate: given.decided("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: given.decided("skip_leave_on_interrupt").unwrap_or(server),
         acl,
-        acl_token,
         session_ttl_min,
         disable_coordinates: given.on("disable_coordinates"),
         warnings,
@@ -513,15 +571,9 @@ impl<'a> Given<'a> {
             .map(|(name, value)| (name.as_str(), value.as_str().unwrap_or("")))
     }
 
-    /// What was asked for and is not there yet; to switch off what isn't there is to get what one asked for.
+    /// What was asked for and is not there yet.
     fn asked_in_vain(self) -> Vec<String> {
-        let mut keys = self.keys_with(Effect::Later);
-        let is_off = |key: &String| match key.as_str() {
-            "disable_remote_exec" => self.on("disable_remote_exec"),
-            _ => false,
-        };
-        keys.retain(|key| !is_off(key));
-        keys
+        self.keys_with(Effect::Later)
     }
 
     fn keys_with(self, effect: Effect) -> Vec<String> {
@@ -820,32 +872,54 @@ fn unix_sockets(given: Given<'_>) -> Result<UnixSockets, String> {
     Ok(UnixSockets { user, group, mode })
 }
 
-fn acl(given: Given<'_>) -> Result<Option<Acl>, String> {
-    match given.text("acl_default_policy") {
-        None | Some("allow") => {}
-        Some("deny") => {
-            return Err(
-                "acl_default_policy = \"deny\" needs the enforcement of access rules, which this version doesn't \
-                 have yet; it refuses to start rather than to leave everything open"
-                    .to_owned(),
-            );
-        }
-        Some(policy) => return Err(format!("Unsupported default ACL policy: {policy}")),
-    }
-    match given.text("acl_down_policy") {
-        None | Some("allow" | "deny" | "extend-cache") => {}
-        Some(policy) => return Err(format!("Unsupported down ACL policy: {policy}")),
-    }
-    let Some(datacenter) = given.text("acl_datacenter") else {
-        return Ok(None);
+fn acl(given: Given<'_>, server: bool, warnings: &mut Vec<String>) -> Result<Acl, String> {
+    let default_policy = match given.text("acl_default_policy") {
+        None => DefaultPolicy::default(),
+        Some(policy) => DefaultPolicy::parse(policy)
+            .ok_or_else(|| format!("Unsupported default ACL policy: {policy}"))?,
     };
-    Ok(Some(Acl {
-        datacenter: datacenter_name(datacenter, "ACL datacenter")?,
-        master_token: given
-            .text("acl_master_token")
-            .unwrap_or_default()
-            .to_owned(),
-    }))
+    let down_policy = match given.text("acl_down_policy") {
+        None => DownPolicy::default(),
+        Some(policy) => DownPolicy::parse(policy)
+            .ok_or_else(|| format!("Unsupported down ACL policy: {policy}"))?,
+    };
+    let token = |path| given.text(path).unwrap_or_default().to_owned();
+    let agent_token = match given.text("acl_agent_token") {
+        Some(token) => token.to_owned(),
+        None => token("acl_token"),
+    };
+    let defaults = Acl::default();
+    let acl = Acl {
+        datacenter: match given.text("acl_datacenter") {
+            Some(datacenter) => datacenter_name(datacenter, "ACL datacenter")?,
+            None => defaults.datacenter,
+        },
+        default_policy,
+        down_policy,
+        ttl: given.span("acl_ttl").unwrap_or(defaults.ttl),
+        enforce_version_8: given.on("acl_enforce_version_8"),
+        token: token("acl_token"),
+        agent_token,
+        agent_master_token: token("acl_agent_master_token"),
+        master_token: token("acl_master_token"),
+    };
+    // On a server these do nothing then. What others are told by their servers needs no `acl_datacenter` there.
+    if server && !acl.is_on() {
+        let in_vain = [
+            ("acl_master_token", !acl.master_token.is_empty()),
+            (
+                "acl_default_policy = \"deny\"",
+                acl.default_policy == DefaultPolicy::Deny,
+            ),
+            ("acl_enforce_version_8", acl.enforce_version_8),
+        ];
+        for (key, _) in in_vain.iter().filter(|(_, is_given)| *is_given) {
+            warnings.push(format!(
+                "{key} does nothing without acl_datacenter; access control is off"
+            ));
+        }
+    }
+    Ok(acl)
 }
 
 /// How the keys of one pool are spelled.
@@ -1151,7 +1225,8 @@ mod tests {
         assert_eq!(settings.ports.https, None);
         assert_eq!((settings.raft_multiplier, settings.protocol), (5, 2));
         assert_eq!(settings.session_ttl_min, Duration::from_secs(10));
-        assert_eq!((settings.acl, settings.log_level), (None, LogLevel::Info));
+        assert_eq!(settings.acl, Acl::default());
+        assert_eq!(settings.log_level, LogLevel::Info);
         assert_eq!(settings.warnings, [""; 0]);
         assert_eq!(settings.no_effect, [""; 0]);
     }
@@ -1408,19 +1483,30 @@ mod tests {
         let settings = server(
             r#"{"start_join_wan": ["a"], "ports": {"rpc": 1}, "ui": false, "retry_max_wan": 0,
                 "telemetry": {"circonus_api_token": "x"}, "atlas_token": "t", "snapshot_agent": {}, "disable_update_check": true,
-                "acl_enforce_version_8": false}"#,
+                "acl_replication_token": "r"}"#,
         )
         .unwrap();
         assert_eq!(
             settings.no_effect,
-            ["acl_enforce_version_8", "start_join_wan"]
+            ["acl_replication_token", "start_join_wan"]
         );
         assert_eq!(
             settings.ignored,
             ["atlas_token", "ports.rpc", "telemetry.circonus_api_token"]
         );
-        let off = server(r#"{"disable_remote_exec": true}"#).unwrap();
-        assert_eq!(off.no_effect, [""; 0]);
+    }
+
+    #[test]
+    fn remote_exec_is_off_unless_it_is_not_disabled() {
+        for (text, expected) in [
+            ("{}", false),
+            (r#"{"disable_remote_exec": true}"#, false),
+            (r#"{"disable_remote_exec": false}"#, true),
+        ] {
+            let settings = server(text).unwrap();
+            assert_eq!(settings.remote_exec, expected, "{text}");
+            assert_eq!(settings.no_effect, [""; 0]);
+        }
     }
 
     #[test]
@@ -1665,11 +1751,6 @@ mod tests {
             judged("{}", false).unwrap_err(),
             "Must specify data directory using -data-dir"
         );
-        assert!(
-            server(r#"{"acl_default_policy": "deny"}"#)
-                .unwrap_err()
-                .contains("refuses to start")
-        );
         let mut nowhere = host();
         nowhere.interfaces.clear();
         let document = decode(br#"{"data_dir": "/x"}"#).unwrap();
@@ -1682,21 +1763,52 @@ mod tests {
     #[test]
     fn access_control() {
         let settings = server(
-            r#"{"acl_datacenter": "DC1", "acl_master_token": "root", "acl_token": "t", "acl_default_policy": "allow"}"#,
+            r#"{"acl_datacenter": "DC1", "acl_master_token": "root", "acl_token": "secret-t", "acl_default_policy": "deny",
+                "acl_down_policy": "allow", "acl_ttl": "5s", "acl_agent_master_token": "secret-m", "acl_enforce_version_8": true}"#,
         )
         .unwrap();
-        assert_eq!(
-            settings.acl,
-            Some(Acl {
-                datacenter: "dc1".to_owned(),
-                master_token: "root".to_owned()
-            })
-        );
-        assert_eq!(settings.acl_token, "t");
+        let expected = Acl {
+            datacenter: "dc1".to_owned(),
+            default_policy: DefaultPolicy::Deny,
+            down_policy: DownPolicy::Allow,
+            ttl: Duration::from_secs(5),
+            enforce_version_8: true,
+            token: "secret-t".to_owned(),
+            agent_token: "secret-t".to_owned(),
+            agent_master_token: "secret-m".to_owned(),
+            master_token: "root".to_owned(),
+        };
+        assert!(settings.acl == expected, "{:?}", settings.acl);
+        assert!(settings.acl.denies_by_default());
         assert!(settings.warnings.is_empty());
+        let shown = format!("{:?}", settings.acl);
+        assert!(
+            !shown.contains("secret") && !shown.contains("root"),
+            "{shown}"
+        );
 
-        let settings = server(r#"{"acl_master_token": "root"}"#).unwrap();
-        assert_eq!((settings.acl, settings.warnings.len()), (None, 1));
+        let own = r#"{"acl_token": "t", "acl_agent_token": "a"}"#;
+        let settings = server(own).unwrap();
+        assert_eq!(
+            (settings.acl.token, settings.acl.agent_token),
+            ("t".into(), "a".into())
+        );
+
+        // What a server is told without the datacenter that decides does nothing, and is said.
+        let open = r#"{"acl_master_token": "root", "acl_default_policy": "deny", "acl_enforce_version_8": true}"#;
+        let settings = server(open).unwrap();
+        assert!(!settings.acl.denies_by_default());
+        assert_eq!(settings.warnings.len(), 3, "{:?}", settings.warnings);
+        // Other agents ask their servers.
+        assert!(
+            judged(
+                r#"{"data_dir": "/x", "acl_enforce_version_8": true}"#,
+                false
+            )
+            .unwrap()
+            .warnings
+            .is_empty()
+        );
     }
 
     /// Whatever becomes of a file's bytes, it ends in settings or in a message.
@@ -1704,7 +1816,7 @@ mod tests {
     fn damaged_files_are_refused_or_read() {
         let whole = br#"{"server":true,"data_dir":"/x","ports":{"http":81,"dns":-1},"acl_ttl":"1h2m","encrypt":"MDEyMzQ1Njc4OWFiY2RlZg==",
             "unix_sockets":{"mode":"0600"},"bind_addr":"{{ GetPrivateIP }}","service":{"name":"a","check":{"ttl":"5s"}},
-            "watches":[{"type":"key","handler":"x"}],"node_meta":{"a":"b"},"recursor":"1.1.1.1","start_join":["\u0061"],"retry_join_ec2":{"tag_key":"\u00e4","tag_value":"b"}}"#;
+            "watches":[{"type":"key","key":"k","handler":"x"}],"node_meta":{"a":"b"},"recursor":"1.1.1.1","start_join":["\u0061"],"retry_join_ec2":{"tag_key":"\u00e4","tag_value":"b"}}"#;
         let judged = |bytes: &[u8]| {
             if let Ok(document) = decode(bytes) {
                 let _ = validate(&document, false, &host()).map_err(|why| why.len());

@@ -61,6 +61,12 @@ fn samples() -> Vec<(&'static str, Value, Value)> {
             json!("root"),
         ),
         alone("acl_token", json!("t")),
+        alone("acl_agent_token", json!("t")),
+        alone("acl_agent_master_token", json!("t")),
+        alone("acl_default_policy", json!("deny")),
+        alone("acl_down_policy", json!("deny")),
+        alone("acl_ttl", json!("0s")),
+        alone("acl_enforce_version_8", json!(true)),
         alone("start_join", json!(["a"])),
         alone("retry_join", json!(["a"])),
         alone("retry_interval", json!("5s")),
@@ -108,8 +114,13 @@ fn samples() -> Vec<(&'static str, Value, Value)> {
         alone("service", json!({"name": "web"})),
         alone("checks", json!([{"name": "c", "ttl": "5s"}])),
         alone("check", json!({"name": "c", "ttl": "5s"})),
+        alone(
+            "watches",
+            json!([{"type": "key", "key": "k", "handler": "h"}]),
+        ),
         alone("check_update_interval", json!("0s")),
         alone("enable_script_checks", json!(true)),
+        alone("disable_remote_exec", json!(false)),
         alone("enable_link_local_checks", json!(true)),
         alone("enable_syslog", json!(true)),
         (
@@ -144,8 +155,6 @@ fn gce() -> Value {
 const SHOWN_ELSEWHERE: &[&str] = &[
     // Everything else here is a server.
     "server",
-    // It refuses what this version can't do.
-    "acl_default_policy",
 ];
 
 fn document(json: &Value) -> Document {
@@ -211,14 +220,12 @@ fn group(path: &str) -> &str {
 fn any_value(key: &Key) -> Value {
     let text = match key.path {
         "advertise_addrs.serf_wan" => "10.0.0.9:1",
-        "acl_down_policy" => "deny",
         _ => "10.0.0.9",
     };
     match key.shape {
         Shape::Text => json!(text),
         Shape::Int => json!(7),
-        // What it switches on is what isn't there.
-        Shape::Bool => json!(key.path != "disable_remote_exec"),
+        Shape::Bool => json!(true),
         Shape::Duration => json!("9h"),
         Shape::List => json!([text]),
         Shape::Map => json!({"a": "b"}),

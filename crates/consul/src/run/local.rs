@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use agent::{ApiScripts, Identity, Keeper, Local, LocalConfig};
+use agent::{ApiScripts, ExecConfig, Identity, Keeper, Local, LocalConfig, Tokens, access};
 use model::{Pairs, Service, Text};
+use rpc::Cluster;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -116,7 +117,8 @@ pub(super) fn config(settings: &Settings, identity: &Identity) -> LocalConfig {
             .into(),
         node_id: identity.id.as_str().into(),
         node_meta: node_meta(settings),
-        token: settings.acl_token.as_str().into(),
+        token: settings.acl.token.as_str().into(),
+        agent_token: settings.acl.agent_token.as_str().into(),
         check_update_interval: settings.check_update_interval,
         data_dir: settings.data_dir.clone(),
         // As the leader writes it, or the two would overwrite each other.
@@ -133,6 +135,32 @@ pub(super) fn config(settings: &Settings, identity: &Identity) -> LocalConfig {
     }
 }
 
+/// How this agent judges who asks for what it answers by itself.
+pub(super) fn tokens(settings: &Settings, cluster: &Cluster) -> Tokens {
+    let acl = &settings.acl;
+    if !acl.enforce_version_8 {
+        return Tokens::unjudged();
+    }
+    let config = access::Config {
+        node: settings.node_name.as_str().into(),
+        down_policy: acl.down_policy,
+        agent_master_token: acl.agent_master_token.as_str().into(),
+        seed: rand::random(),
+    };
+    Tokens::judged(config, cluster.clone())
+}
+
+/// How this node takes part in remote execution, if it does.
+pub(super) fn exec(settings: &Settings) -> ExecConfig {
+    ExecConfig {
+        enabled: settings.remote_exec,
+        node: settings.node_name.as_str().into(),
+        token: settings.acl.token.as_str().into(),
+        shell: agent::checks::Config::new(|name| std::env::var(name).ok()).shell,
+        ..ExecConfig::default()
+    }
+}
+
 /// The facts about this node, as the catalog has them.
 pub(super) fn node_meta(settings: &Settings) -> Pairs {
     let pairs = settings.node_meta.iter();
@@ -143,8 +171,8 @@ pub(super) fn node_meta(settings: &Settings) -> Pairs {
 
 /// Whether who reaches this agent over HTTP may make it run programs.
 ///
-/// That is as good as an account on this machine, so only who is on it already may, unless the operator says so. Where
-/// access rules deny by default it will be safe as well; this version doesn't enforce them and refuses to start so.
+/// That is as good as an account on this machine, so only who is on it already may, unless the operator says so or access
+/// rules let nobody in who brings no token for it.
 fn api_scripts(settings: &Settings) -> ApiScripts {
     let is_near = |listener: &Listener| match listener {
         Listener::Tcp(address) => is_loopback(address),
@@ -153,6 +181,8 @@ fn api_scripts(settings: &Settings) -> ApiScripts {
     let mut faces = settings.http.iter().chain(&settings.https);
     if settings.enable_script_checks || faces.all(is_near) {
         ApiScripts::Allowed
+    } else if settings.acl.denies_by_default() {
+        ApiScripts::Admitted
     } else {
         ApiScripts::Refused
     }
@@ -189,6 +219,18 @@ mod tests {
             (
                 r#"{"client_addr": "10.0.0.1", "enable_script_checks": true}"#,
                 ApiScripts::Allowed,
+            ),
+            (
+                r#"{"client_addr": "10.0.0.1", "acl_datacenter": "dc1", "acl_default_policy": "deny", "acl_enforce_version_8": true}"#,
+                ApiScripts::Admitted,
+            ),
+            (
+                r#"{"client_addr": "10.0.0.1", "acl_datacenter": "dc1", "acl_default_policy": "deny"}"#,
+                ApiScripts::Refused,
+            ),
+            (
+                r#"{"client_addr": "10.0.0.1", "acl_datacenter": "dc1", "acl_enforce_version_8": true}"#,
+                ApiScripts::Refused,
             ),
         ];
         for (text, expected) in cases {
