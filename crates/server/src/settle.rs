@@ -173,6 +173,18 @@ fn check_query(query: &PreparedQuery, enforce_version_8: bool) -> Result<(), Err
             service.nearest_n
         ));
     }
+    if service.node_meta.len() > META_PAIRS_MAX {
+        return invalid(format!(
+            "Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
+        ));
+    }
+    for (name, value) in &service.node_meta {
+        if let Err(why) = check_metadata(name, value) {
+            return invalid(format!(
+                "Couldn't load metadata pair ('{name}', '{value}'): {why}"
+            ));
+        }
+    }
     if dns_ttl.is_empty() {
         return Ok(());
     }
@@ -184,11 +196,77 @@ fn check_query(query: &PreparedQuery, enforce_version_8: bool) -> Result<(), Err
     }
 }
 
+/// How many pairs of metadata a node can have.
+const META_PAIRS_MAX: usize = 64;
+
+/// What no node can have as metadata, no query should look for.
+fn check_metadata(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if name.is_empty() {
+        Err("Key cannot be blank")
+    } else if !name.iter().all(fits) {
+        Err("Key contains invalid characters")
+    } else if name.len() > 128 {
+        Err("Key is too long (limit: 128 characters)")
+    } else if name.starts_with(b"consul-") {
+        Err("Key prefix 'consul-' is reserved for internal use")
+    } else if value.len() > 512 {
+        Err("Value is too long (limit: 512 characters)")
+    } else {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use model::Coordinate;
 
     use super::*;
+
+    #[test]
+    fn queries_look_for_what_nodes_can_have() {
+        let long = |length| "x".repeat(length);
+        for (pairs, expected) in [
+            (vec![("rack".to_owned(), "${match(1)}".to_owned())], ""),
+            (vec![(long(128), long(512))], ""),
+            (
+                vec![(String::new(), "v".to_owned())],
+                "('', 'v'): Key cannot be blank",
+            ),
+            (
+                vec![("a b".to_owned(), "v".to_owned())],
+                "('a b', 'v'): Key contains invalid characters",
+            ),
+            (vec![(long(129), String::new())], "Key is too long"),
+            (
+                vec![("consul-a".to_owned(), String::new())],
+                "reserved for internal use",
+            ),
+            (vec![("k".to_owned(), long(513))], "Value is too long"),
+            (
+                (0..65).map(|n| (n.to_string(), String::new())).collect(),
+                "more than 64",
+            ),
+        ] {
+            let pairs = pairs
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()));
+            let query = PreparedQuery {
+                service: model::QueryService {
+                    service: Text::from("web"),
+                    node_meta: pairs.collect(),
+                    ..model::QueryService::default()
+                },
+                ..PreparedQuery::default()
+            };
+            let error = check_query(&query, false)
+                .err()
+                .map(|error| error.to_string());
+            let error = error.unwrap_or_default();
+            assert!(error.contains(expected), "{error} {expected}");
+            assert_eq!(error.is_empty(), expected.is_empty(), "{error}");
+        }
+    }
 
     #[test]
     fn coordinates_are_as_if_they_had_come_one_by_one() {
