@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
-    Access, Answer, Authority, CONSUL, Check, Command, Deregister, Deregistration, Error,
+    Access, Answer, Authority, CONSUL, Check, Command, Deregister, Deregistration, Error, Filter,
     KeyringVerb, KvOp, KvVerb, Node, Operation, PreparedQuery, Question, Registration, Reply,
     Resource, Service, Session, Text, TxnError, TxnOutcome,
 };
@@ -106,6 +106,16 @@ impl Command {
             | Self::TombstoneReap(_) => {}
         }
         Ok(None)
+    }
+}
+
+impl Filter for Reply {
+    /// What a transaction wrote or read may be more than its sender may see.
+    fn filter(&mut self, authority: &Authority) {
+        match self {
+            Self::Txn(outcome) => outcome.filter(authority),
+            Self::Nothing | Self::Applied(_) | Self::Id(_) => {}
+        }
     }
 }
 

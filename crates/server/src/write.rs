@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use consensus::ProposeError;
-use model::{ApplyResult, Command, Entry, Error, Reply};
+use model::{ApplyResult, Command, Entry, Error, Filter, Reply};
 use rpc::{Hop, Refusal, Request, Response, WriteOptions};
 use tokio::time::Instant;
 
@@ -72,6 +72,10 @@ async fn write_here(
         Err(error @ (Error::Invalid(_) | Error::NotFound(_))) if is_of_the_catalog => {
             tracing::warn!("a registration had no effect: {error}");
             Ok(Reply::Nothing)
+        }
+        Ok(mut reply) => {
+            reply.filter(&authority);
+            Ok(reply)
         }
         result => result,
     }

@@ -42,7 +42,7 @@ pub(super) enum Value {
     Literal(Vec<u8>),
     /// JSON's word for nothing.
     Null,
-    List(Vec<Value>),
+    List(Vec<Self>),
     Object(Vec<Item>),
 }
 

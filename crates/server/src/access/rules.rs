@@ -155,10 +155,10 @@ impl Found<'_> {
             self.write(name, b"");
             return Ok(());
         }
-        self.said(name, item, &item.value)
+        self.said(name, &item.value)
     }
 
-    fn said(&mut self, name: &[u8], item: &Item, value: &Value) -> Result<(), RulesError> {
+    fn said(&mut self, name: &[u8], value: &Value) -> Result<(), RulesError> {
         match value {
             Value::Object(items) => {
                 let mut policy = &b""[..];
@@ -172,9 +172,7 @@ impl Found<'_> {
                 self.write(name, policy);
                 Ok(())
             }
-            Value::List(values) => values
-                .iter()
-                .try_for_each(|value| self.said(name, item, value)),
+            Value::List(values) => values.iter().try_for_each(|value| self.said(name, value)),
             // `key { policy = "read" }`: the original takes that for a rule about names that begin with "policy".
             Value::Literal(said) if name.eq_ignore_ascii_case(b"policy") => {
                 self.write(name, said);
