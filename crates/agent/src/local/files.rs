@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -38,7 +38,7 @@ const STATES: &str = "checks/state";
 const DAMAGED: &str = "damaged";
 
 /// A change of what is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Edit {
     /// A service is kept.
     Service { service: Arc<Service>, token: Text },
@@ -71,6 +71,21 @@ impl Edit {
     }
 }
 
+/// Without the token and without what was said.
+impl fmt::Debug for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, id) = match self {
+            Self::Service { service, .. } => ("Service", &service.id),
+            Self::Check { check, .. } => ("Check", &check.check_id),
+            Self::State { id, .. } => ("State", id),
+            Self::NoService(id) => ("NoService", id),
+            Self::NoCheck(id) => ("NoCheck", id),
+            Self::NoState(id) => ("NoState", id),
+        };
+        f.debug_tuple(name).field(id).finish()
+    }
+}
+
 /// What was found on disk.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -78,7 +93,7 @@ pub(super) struct Kept {
     pub(super) services: Vec<ServiceDefinition>,
     /// Checks; one without a kind says what it says.
     pub(super) checks: Vec<CheckDefinition>,
-    /// What was last said of checks, where that still counts.
+    /// What was last said of checks, also where that counts no longer.
     pub(super) states: Vec<Said>,
 }
 
@@ -88,7 +103,7 @@ pub(super) struct Said {
     pub(super) id: Text,
     pub(super) status: Status,
     pub(super) output: Text,
-    /// For how long it counts from now on.
+    /// For how long it counts from now on; zero if it doesn't.
     pub(super) left: Duration,
 }
 
@@ -257,10 +272,7 @@ fn load_at(data_dir: &Path, now: u64) -> Kept {
     Kept {
         services: load_folder(data_dir, SERVICES, service_read),
         checks: load_folder(data_dir, CHECKS, check_read),
-        states: load_folder(data_dir, STATES, |bytes| state_read(bytes, now))
-            .into_iter()
-            .flatten()
-            .collect(),
+        states: load_folder(data_dir, STATES, |bytes| state_read(bytes, now)),
     }
 }
 
@@ -681,21 +693,19 @@ fn state_json(id: &Text, status: Status, output: &Text, expires: u64) -> Vec<u8>
     })
 }
 
-/// `None` in place of what counts no longer.
-fn state_read(bytes: &[u8], now: u64) -> Result<(Text, Option<Said>), String> {
+fn state_read(bytes: &[u8], now: u64) -> Result<(Text, Said), String> {
     let file: StateFile<'_> = serde_json::from_slice(bytes).map_err(|why| why.to_string())?;
     let id = text(&file.check_id);
     let status = Status::named(file.status.as_bytes())
         .ok_or_else(|| format!("{:?} is no status", file.status))?;
     let expires = u64::try_from(file.expires).unwrap_or(0);
-    let left = expires.saturating_sub(now);
     let said = Said {
         id: id.clone(),
         status,
         output: text(&file.output),
-        left: Duration::from_secs(left),
+        left: Duration::from_secs(expires.saturating_sub(now)),
     };
-    Ok((id, (left > 0).then_some(said)))
+    Ok((id, said))
 }
 
 /// Reads the bytes as a file of each kind, for fuzzing: what can be read is written, and reads back as the same.
@@ -716,10 +726,10 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         assert_eq!(check_read(&written), Ok((id, read)));
     }
     let now = 1_480_000_000;
-    if let Ok((id, Some(read))) = state_read(bytes, now) {
+    if let Ok((id, read)) = state_read(bytes, now) {
         let expires = now + read.left.as_secs();
         let written = state_json(&id, read.status, &read.output, expires);
-        assert_eq!(state_read(&written, now), Ok((id, Some(read))));
+        assert_eq!(state_read(&written, now), Ok((id, read)));
     }
 }
 

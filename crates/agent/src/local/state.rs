@@ -272,6 +272,11 @@ impl State {
     ) -> Result<(), LocalError> {
         let mut ids = Vec::with_capacity(kept.states.len());
         for said in kept.states {
+            // Whatever it is that said it: a check that still says things writes them anew.
+            if said.left.is_zero() {
+                self.effects.push(Effect::Keep(Edit::NoState(said.id)));
+                continue;
+            }
             ids.push(said.id.clone());
             let saved = Saved {
                 status: said.status,

@@ -981,6 +981,7 @@ fn what_is_kept_on_disk_is_restored() {
             said("said", 5 * SECOND),
             said("on api", Duration::MAX),
             said("No check", SECOND),
+            said("long ago", Duration::ZERO),
         ],
     };
     let mut world = World::new();
@@ -1014,6 +1015,7 @@ fn what_is_kept_on_disk_is_restored() {
     assert_eq!(
         edits.collect::<Vec<_>>(),
         [
+            Edit::NoState("long ago".into()),
             Edit::NoService("file".into()),
             Edit::NoCheck("service:file".into()),
             Edit::NoState("lost".into()),
