@@ -78,6 +78,11 @@ impl Flag {
         self.value
     }
 
+    /// What it does.
+    pub const fn help(&self) -> &'static str {
+        self.help
+    }
+
     fn check(&self, text: &str) -> Result<(), String> {
         match self.value {
             Value::Text(_) | Value::Many => Ok(()),
@@ -216,7 +221,8 @@ impl Syntax {
         text
     }
 
-    fn shown(&self) -> impl Iterator<Item = &'static Flag> {
+    /// The flags that `-h` shows.
+    pub fn shown(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         all(self.flags).filter(|flag| !flag.hidden)
     }
 

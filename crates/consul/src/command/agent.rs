@@ -17,7 +17,7 @@ pub(super) const SYNTAX: Syntax = Syntax {
             the cluster.",
     example: "consul agent -dev\n\
               consul agent -server -bootstrap-expect=1 -data-dir=/var/lib/consul -bind=10.0.0.1",
-    flags: &[SOURCES, IDENTITY, ADDRESSES, JOINING, REST],
+    flags: &[FILES, DEVELOPMENT, IDENTITY, ADDRESSES, JOINING, REST],
 };
 
 const fn text(name: &'static str, placeholder: &'static str, help: &'static str) -> Flag {
@@ -36,20 +36,24 @@ const fn switch(name: &'static str, help: &'static str) -> Flag {
     Flag::switch(name, false, help)
 }
 
-const SOURCES: &[Flag] = &[
+/// What to read.
+pub(super) const FILES: &[Flag] = &[
     many("config-file", "path", "A configuration file in JSON."),
     many(
         "config-dir",
         "path",
         "A directory; its files whose names end in .json are read in the order of their names.",
     ),
-    switch(
-        "dev",
-        "A server for development: in memory, alone, at once its own leader.",
-    ),
 ];
 
-const IDENTITY: &[Flag] = &[
+/// A mode of its own.
+pub(super) const DEVELOPMENT: &[Flag] = &[switch(
+    "dev",
+    "A server for development: in memory, alone, at once its own leader.",
+)];
+
+/// What the agent is.
+pub(super) const IDENTITY: &[Flag] = &[
     switch("server", "Makes this agent a server."),
     switch(
         "bootstrap",
@@ -95,7 +99,8 @@ const IDENTITY: &[Flag] = &[
     ),
 ];
 
-const ADDRESSES: &[Flag] = &[
+/// Where it is.
+pub(super) const ADDRESSES: &[Flag] = &[
     text("bind", "address", "The address for traffic between agents."),
     text(
         "advertise",
@@ -139,7 +144,8 @@ const ADDRESSES: &[Flag] = &[
     ),
 ];
 
-const JOINING: &[Flag] = &[
+/// Whom it joins.
+pub(super) const JOINING: &[Flag] = &[
     many("join", "address", "An agent to join at the start."),
     many(
         "join-wan",
@@ -218,7 +224,8 @@ const JOINING: &[Flag] = &[
     text("encrypt", "key", "The key for encrypted gossip, in base64."),
 ];
 
-const REST: &[Flag] = &[
+/// The rest.
+pub(super) const REST: &[Flag] = &[
     text(
         "log-level",
         "level",
@@ -313,7 +320,7 @@ fn load(parsed: &Parsed) -> Result<Settings, String> {
 }
 
 /// Turns the flags into the data that configuration is made of.
-fn arguments(parsed: &Parsed) -> Result<Arguments, String> {
+pub(super) fn arguments(parsed: &Parsed) -> Result<Arguments, String> {
     let mut arguments = Arguments {
         dev: parsed.switch("dev"),
         ..Arguments::default()

@@ -1,4 +1,4 @@
-//! Service and check definitions in configuration, decoded; and watches, of which is judged what can be before the agent runs.
+//! Service and check definitions in configuration, decoded.
 //!
 //! Their keys match without regard to case and underscores, and unknown ones are ignored, as in the original.
 
@@ -6,7 +6,20 @@ use agent::definition::{CheckDefinition, Script, ServiceDefinition, Status, Ways
 use model::{GoDuration, Service, Text};
 use serde_json::{Map, Value};
 
-use super::document;
+use super::document::{self, Document};
+
+/// Decodes the services and checks that a document defines.
+///
+/// # Errors
+/// The first definition that can't be registered, and why.
+pub(super) fn judge(document: &Document) -> Result<(), String> {
+    let list = |key| match document.get(key) {
+        Some(Value::Array(list)) => list.as_slice(),
+        _ => &[],
+    };
+    services(list("services"))?;
+    checks(list("checks")).map(drop)
+}
 
 /// Decodes a list of service definitions.
 ///
@@ -133,39 +146,6 @@ fn script(definition: Definition<'_>) -> Result<Option<Script>, String> {
         _ => Some(Script::Line(definition.text("script")?.to_owned())),
     };
     Ok(args.map(Script::List).or(script))
-}
-
-/// Checks a list of watches.
-///
-/// # Errors
-/// The first watch that can't run, and why.
-pub(super) fn check_watches(list: &[Value]) -> Result<(), String> {
-    for watch in list.iter().filter_map(Value::as_object) {
-        let definition = Definition(watch);
-        let problem = match (definition.member("type"), definition.member("handler")) {
-            (None | Some(Value::Null), _) => "Watch type must be specified",
-            (Some(Value::String(_)), None | Some(Value::Null)) => "Must provide watch handler",
-            (Some(Value::String(_)), Some(Value::String(_))) => continue,
-            (Some(Value::String(_)), Some(_)) => "Watch handler must be a string",
-            (Some(_), _) => "Watch type must be a string",
-        };
-        return Err(format!(
-            "Failed to parse watch ({}): {problem}",
-            Value::Object(without_token(watch))
-        ));
-    }
-    Ok(())
-}
-
-/// The same, to be shown: errors end up in logs.
-fn without_token(fields: &Map<String, Value>) -> Map<String, Value> {
-    let mut shown = fields.clone();
-    for (name, value) in &mut shown {
-        if is_named(name, "token") {
-            *value = Value::from("<hidden>");
-        }
-    }
-    shown
 }
 
 /// The fields of one definition. What isn't given, or is null, is empty.
@@ -343,22 +323,6 @@ mod tests {
                 check_checks,
                 json!({"name": "c", "interval": "5s", "args": []}),
                 "Failed to register check 'c': Check type is not valid",
-            ),
-            (check_watches, json!({"type": "key", "handler": "cat"}), ""),
-            (
-                check_watches,
-                json!({"type": "key"}),
-                "Failed to parse watch ({\"type\":\"key\"}): Must provide watch handler",
-            ),
-            (
-                check_watches,
-                json!({"type": "key", "Token": "secret"}),
-                "Failed to parse watch ({\"Token\":\"<hidden>\",\"type\":\"key\"}): Must provide watch handler",
-            ),
-            (
-                check_watches,
-                json!({"type": "key", "handler": 1}),
-                "Failed to parse watch ({\"handler\":1,\"type\":\"key\"}): Watch handler must be a string",
             ),
         ];
         for (judge, definition, problem) in cases {

@@ -16,6 +16,7 @@ pub mod reload;
 pub mod settings;
 #[cfg(test)]
 mod table;
+pub mod watches;
 
 use std::fs;
 use std::io::{self, Read};
@@ -26,6 +27,7 @@ pub use document::{DecodeError, Document, decode};
 pub use host::Host;
 pub use reload::{Live, Reload, differences};
 pub use settings::{ClientAddr, EncryptKey, Listener, LogLevel, Pool, Settings};
+pub use watches::{Handler, WatchDefinition};
 
 /// The largest configuration file that is read; enough for a hundred thousand service definitions.
 pub const FILE_SIZE_MAX: u64 = 32 << 20;
@@ -75,15 +77,29 @@ pub struct Arguments {
 /// # Errors
 /// The first problem, with a text for the user.
 pub fn load(arguments: Arguments, host: &Host) -> Result<Settings, ConfigError> {
-    let mut document = Document::new();
-    for source in &arguments.sources {
-        read_source(source, &mut document)?;
-    }
+    let mut document = read(&arguments.sources)?;
     merge::merge(&mut document, arguments.flags);
     let mut settings =
         settings::validate(&document, arguments.dev, host).map_err(ConfigError::Invalid)?;
     settings.warnings.splice(0..0, arguments.warnings);
     Ok(settings)
+}
+
+/// Reads and merges files and directories and decodes what they define, without judging whether an agent could run so.
+///
+/// # Errors
+/// The first problem, with a text for the user.
+pub fn check(sources: &[PathBuf]) -> Result<(), ConfigError> {
+    let document = read(sources)?;
+    definitions::judge(&document).map_err(ConfigError::Invalid)
+}
+
+fn read(sources: &[PathBuf]) -> Result<Document, ConfigError> {
+    let mut document = Document::new();
+    for source in sources {
+        read_source(source, &mut document)?;
+    }
+    Ok(document)
 }
 
 /// Merges a file, or the `.json` files of a directory, over `document`.

@@ -4,6 +4,7 @@ use agent::Agent;
 use api::Api;
 use rpc::tls::Tls;
 
+use super::watches::{Prepared, Watches};
 use super::{local, say, shown};
 use crate::config::Settings;
 use crate::config::reload::{Live, differences};
@@ -18,6 +19,7 @@ pub(super) struct Reload<'a> {
     pub(super) tls: &'a Tls,
     pub(super) agent: &'a Agent,
     pub(super) api: &'a Api,
+    pub(super) watches: Watches,
 }
 
 impl Reload<'_> {
@@ -37,6 +39,8 @@ impl Reload<'_> {
         let changes = differences(&self.current, &new);
         // Files may have new contents under the same names.
         let files = self.tls.prepare(&new.tls).map_err(|why| why.to_string())?;
+        let watches = Prepared::new(&new.watches, &self.current, &new.tls)
+            .map_err(|why| format!("{why:#}"))?;
         // Also without a change, since what files define may have been deregistered over HTTP. It is the last step that
         // can fail.
         let reloaded = self
@@ -45,6 +49,7 @@ impl Reload<'_> {
             .reload(new.definitions.clone(), local::node_meta(&new));
         reloaded.await.map_err(|why| why.to_string())?;
         self.tls.adopt(files);
+        self.watches.start(watches);
         for change in &changes.live {
             match change {
                 Live::LogLevel => {
@@ -63,6 +68,7 @@ impl Reload<'_> {
                     let current = &mut self.current.definitions;
                     current.clone_from(&new.definitions);
                 }
+                Live::Watches => self.current.watches.clone_from(&new.watches),
                 Live::LeaveOnTerminate => self.current.leave_on_terminate = new.leave_on_terminate,
                 Live::SkipLeaveOnInterrupt => {
                     self.current.skip_leave_on_interrupt = new.skip_leave_on_interrupt;
