@@ -132,7 +132,7 @@ impl Node {
             let tell = agent::coordinates::tell(
                 cluster.clone(),
                 gossip.clone(),
-                settings.acl_token.as_str().into(),
+                settings.acl.agent_token.as_str().into(),
                 rand::random(),
             );
             tasks.push(spawn_until(&stopped, tell));
@@ -309,13 +309,14 @@ fn joins(settings: &Settings) -> bool {
 
 /// Access control as the server's part of it is told.
 fn acl(settings: &Settings) -> server::Acl {
-    match &settings.acl {
-        Some(acl) => server::Acl {
-            datacenter: acl.datacenter.clone(),
-            master_token: acl.master_token.clone(),
-            ..server::Acl::default()
-        },
-        None => server::Acl::default(),
+    let acl = &settings.acl;
+    server::Acl {
+        datacenter: acl.datacenter.clone(),
+        default_policy: acl.default_policy,
+        down_policy: acl.down_policy,
+        ttl: acl.ttl,
+        master_token: acl.master_token.clone(),
+        enforce_version_8: acl.enforce_version_8,
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
         revision: String::new(),
         build: release::BUILD.to_owned(),
     };
-    let mut shown = agent::Settings {
+    let shown = agent::Settings {
         node_meta: settings.node_meta.clone(),
         domain: settings.domain.clone(),
         dev: settings.dev,
@@ -57,6 +57,11 @@ pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
         pid_file: shown_path(settings.pid_file.as_deref()),
         leave_on_terminate: settings.leave_on_terminate,
         skip_leave_on_interrupt: settings.skip_leave_on_interrupt,
+        acl_datacenter: settings.acl.datacenter.clone(),
+        acl_default_policy: settings.acl.default_policy.as_str().to_owned(),
+        acl_down_policy: settings.acl.down_policy.as_str().to_owned(),
+        acl_ttl: settings.acl.ttl,
+        acl_enforce_version_8: settings.acl.enforce_version_8,
         session_ttl_min: settings.session_ttl_min,
         check_update_interval: settings.check_update_interval,
         disable_coordinates: settings.disable_coordinates,
@@ -68,23 +73,17 @@ pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
             .collect(),
         ..agent::Settings::default()
     };
-    if let Some(acl) = &settings.acl {
-        shown.acl_datacenter.clone_from(&acl.datacenter);
-    }
     (identity, shown)
 }
 
 /// How `/v1` looks on this agent.
 pub(super) fn face(settings: &Settings) -> api::Config {
     api::Config {
-        acl_datacenter: settings
-            .acl
-            .as_ref()
-            .map(|acl| acl.datacenter.as_str().into())
-            .unwrap_or_default(),
-        acl_token: settings.acl_token.as_str().into(),
+        acl_datacenter: settings.acl.datacenter.as_str().into(),
+        acl_token: settings.acl.token.as_str().into(),
         response_headers: response_headers(settings),
         disable_coordinates: settings.disable_coordinates,
+        translate_wan_addrs: settings.dns.translate_wan_addrs,
         seed: rand::random(),
         ..api::Config::default()
     }
