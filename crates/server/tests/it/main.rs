@@ -4,6 +4,7 @@
 
 mod access;
 mod calls;
+mod events;
 mod forwarding;
 mod members;
 mod pipelines;
