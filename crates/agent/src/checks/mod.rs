@@ -44,6 +44,12 @@ const QUESTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a script may take if nobody says otherwise.
 const SCRIPT_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How much of what is said of a check is kept; the original does the same.
+const OUTPUT_BYTES_MAX: usize = 4096;
+
+/// By how much a report may exceed that: before an output that it has cut, a runner puts what it asked and how that went.
+const REPORT_SLACK: usize = 4096;
+
 /// What all checks of an agent have in common.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -76,7 +82,7 @@ impl Config {
             engine: Engine::named(environment),
             allow_link_local: false,
             user_agent: "Consul Health Check".to_owned(),
-            output_max: 4096,
+            output_max: OUTPUT_BYTES_MAX,
             shared: Arc::default(),
         }
     }
@@ -142,7 +148,8 @@ pub(crate) fn start(
                 id: id.clone(),
                 generation,
                 status,
-                output: output.into(),
+                // What was asked may be as long as a definition, and reports wait for somebody to take them.
+                output: shortened(output.into(), REPORT_SLACK),
             };
             if reports.send(report).await.is_err() {
                 return;
@@ -241,6 +248,18 @@ fn part(whole: Duration, chance: u64) -> Duration {
     // The upper half of the chance is plenty, and a factor below 1 can't overflow.
     let upper = u32::try_from(chance >> 32).unwrap_or(u32::MAX);
     whole.mul_f64(f64::from(upper) / (f64::from(u32::MAX) + 1.0))
+}
+
+/// The output as far as it is kept; what is cut off is counted, in the original's words.
+pub(crate) fn shortened(output: Text, slack: usize) -> Text {
+    if output.len() <= OUTPUT_BYTES_MAX + slack {
+        return output;
+    }
+    let end = format!(
+        " ... (captured {OUTPUT_BYTES_MAX} of {} bytes)",
+        output.len()
+    );
+    Text::from([&output[..OUTPUT_BYTES_MAX], end.as_bytes()].concat())
 }
 
 fn say(id: &Text, status: Status) {

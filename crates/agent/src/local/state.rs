@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::files::{Edit, Kept};
 use super::{ApiScripts, Definitions, LocalConfig, LocalError, LocalFigures, Maintenance};
+use crate::checks;
 use crate::definition::{CheckDefinition, CheckKind, ServiceDefinition, Status};
 
 mod queue;
@@ -30,14 +31,8 @@ const NAME_BYTES_MAX: usize = 4 << 10;
 /// How large a definition may be in all: what the log takes in one entry is eight times that.
 const DEFINITION_BYTES_MAX: usize = 512 << 10;
 
-/// How much of what somebody says of a check is kept; the original does the same.
-const OUTPUT_BYTES_MAX: usize = 4096;
-
-/// By how much an output may exceed that, since whoever cut it to that size may have said so at its end.
+/// By how much what somebody says of a check may exceed what is kept of it: whoever cut it to that size may have said so.
 const OUTPUT_SLACK: usize = 64;
-
-/// The same for what a runner has cut: it puts before it what it has asked, and how that went.
-const REPORT_SLACK: usize = 4096;
 
 /// The shortest time after which a critical check takes its service away; shorter ones are raised, as in the original.
 const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
@@ -457,7 +452,7 @@ impl State {
         }) else {
             return Err(LocalError::NotTtl(id.clone()));
         };
-        let output = shortened(output, OUTPUT_SLACK);
+        let output = checks::shortened(output, OUTPUT_SLACK);
         let expires = now + ttl;
         if let Some(before) = checked.expires.replace(expires) {
             self.ttls.remove(&(before, key.clone()));
@@ -511,7 +506,7 @@ impl State {
         };
         // One that was told to stop may have spoken just before.
         if checked.generation == generation && checked.is_convinced_by(status) {
-            self.update(&key, status, shortened(output, REPORT_SLACK), now);
+            self.update(&key, status, output, now);
         }
     }
 
@@ -1433,18 +1428,6 @@ fn deregister_after(id: &Text, asked: Duration) -> Option<Duration> {
         );
     }
     Some(asked.clamp(DEREGISTER_AFTER_MIN, FOREVER))
-}
-
-/// The output as far as it is kept; what is cut off is counted, in the original's words.
-fn shortened(output: Text, slack: usize) -> Text {
-    if output.len() <= OUTPUT_BYTES_MAX + slack {
-        return output;
-    }
-    let end = format!(
-        " ... (captured {OUTPUT_BYTES_MAX} of {} bytes)",
-        output.len()
-    );
-    Text::from([&output[..OUTPUT_BYTES_MAX], end.as_bytes()].concat())
 }
 
 #[cfg(test)]

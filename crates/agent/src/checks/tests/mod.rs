@@ -97,6 +97,20 @@ async fn an_interval_lies_between_an_answer_and_the_next_question() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reports_are_bounded_whatever_was_asked() {
+    let (sender, mut reports) = mpsc::channel(1);
+    let kind = CheckKind::Tcp {
+        address: "x".repeat(500_000),
+        every: every(Duration::ZERO),
+    };
+    let _runner = start("c".into(), 0, &kind, &Config::default(), sender, 0);
+    let output = reports.recv().await.unwrap().output.to_string();
+    assert!(output.starts_with("dial tcp missing port in address xxx"));
+    assert!(output.ends_with(" ... (captured 4096 of 500033 bytes)"));
+    assert!(output.len() < 4200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reports_that_nobody_takes_hold_up_the_next_question() {
     let (sender, mut reports) = mpsc::channel(1);
     let kind = hopeless(Duration::from_secs(1));
