@@ -438,3 +438,21 @@ impl HeldSlot {
         ended.map(|()| released)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LOCK_FLAGS;
+
+    #[test]
+    fn the_value_is_written_as_documented() {
+        let page = include_str!("../../../docs/locks.md");
+        let example = page.lines().find(|line| line.starts_with("{\"Limit\""));
+        let example = example.unwrap();
+        let slots: Slots = serde_json::from_str(example).unwrap();
+        assert_eq!((slots.limit, slots.holders.len()), (2, 2));
+        assert_eq!(serde_json::to_string(&slots).unwrap(), example);
+        assert!(page.contains(&format!("| {LOCK_FLAGS} (`{LOCK_FLAGS:#x}`) |")));
+        assert!(page.contains(&format!("| {SEMAPHORE_FLAGS} (`{SEMAPHORE_FLAGS:#x}`) |")));
+    }
+}

@@ -14,7 +14,7 @@ pub struct Console<'a> {
     pub errors: &'a mut dyn Write,
     /// Whether standard error is a terminal, so that a progress bar makes sense.
     pub errors_is_terminal: bool,
-    /// The environment variables whose names begin with `CONSUL_`.
+    /// The environment variables whose names begin with `CONSUL_`, and `SHELL`.
     pub environment: BTreeMap<String, String>,
 }
 

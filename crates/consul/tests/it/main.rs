@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod crash;
+mod events;
 mod files;
+mod lock;
 mod names;
 mod process;
 mod services;
 mod signals;
 mod snapshots;
+mod watches;
