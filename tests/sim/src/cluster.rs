@@ -167,13 +167,23 @@ impl Cluster {
 
     /// Whether to the servers a member has failed, and none of them knows that it has left.
     pub(crate) fn takes_for_failed(&self, name: &[u8]) -> bool {
+        let seen = self.see(name);
+        seen.contains(&gossip::Status::Failed) && !seen.contains(&gossip::Status::Left)
+    }
+
+    /// Whether any server knows that there was such a member.
+    pub(crate) fn remembers(&self, name: &[u8]) -> bool {
+        !self.see(name).is_empty()
+    }
+
+    /// What the servers that know a member take it for.
+    fn see(&self, name: &[u8]) -> Vec<gossip::Status> {
         let name = String::from_utf8_lossy(name);
         let seen = self.places.iter().filter_map(|at| {
             let member = at.gossip.as_ref()?.member(&name)?;
             Some(member.status)
         });
-        let seen: Vec<gossip::Status> = seen.collect();
-        seen.contains(&gossip::Status::Failed) && !seen.contains(&gossip::Status::Left)
+        seen.collect()
     }
 
     /// Starts all servers, and makes a cluster of them.

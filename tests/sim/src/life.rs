@@ -291,7 +291,7 @@ async fn look_at_the_end(world: &World) -> Result<(), Violation> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Lives in which something was found once, with what it was.
@@ -302,14 +302,22 @@ mod tests {
 
     #[test]
     fn lives_in_which_something_was_found_keep_their_promises() {
-        for &(seed, what) in FOUND {
+        keep_promises(run, FOUND);
+    }
+
+    /// Lives these lives, and finds nothing any more.
+    pub(crate) fn keep_promises<T: fmt::Debug + Send + 'static>(
+        live: fn(Plan) -> Result<T, Box<Failure>>,
+        found: &[(u64, &str)],
+    ) {
+        for &(seed, what) in found {
             let plan = Plan {
                 seed,
                 length: Duration::from_secs(120),
                 is_told: false,
             };
             // The log's library draws from one generator a thread.
-            let life = std::thread::spawn(move || run(plan));
+            let life = std::thread::spawn(move || live(plan));
             let outcome = life.join().expect("it doesn't panic");
             assert!(outcome.is_ok(), "{what}: {outcome:?}");
         }

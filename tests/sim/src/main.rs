@@ -245,6 +245,7 @@ fn one(wish: &Wish, seed: u64) -> Total {
             Total {
                 simulated: lived.simulated,
                 converged: lived.converged,
+                locks: lived.locks,
                 ..Total::default()
             }
         }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Machine;
 use super::script::{Counts, Found, LONG, Script, Standing};
-use super::strangers::Stranger;
+use super::strangers::{self, Stranger};
 use crate::check::Violation;
 use crate::check::catalog::difference;
 use crate::cluster::Cluster;
@@ -213,6 +213,14 @@ impl Agents {
                         continue;
                     }
                 }
+                // Somebody registered it after it had left, and all servers were started again since: a node like any other
+                // that no agent stands for.
+                if expected.is_none()
+                    && !cluster.remembers(&machine.name())
+                    && strangers::is_theirs(node.as_ref(), &checks)
+                {
+                    continue;
+                }
                 if let Some(what) = difference(expected.as_deref(), node.as_ref(), &checks) {
                     let text = format!("at server {}, {}: {what}", front.place, machine.name());
                     return Err(Violation::new(property, text));
@@ -245,4 +253,17 @@ pub(super) async fn read(
     let found = front.cluster.read(question, stale()).await?.answer;
     let checks = front.cluster.read(HealthNode { node }, stale()).await?;
     Ok((found, checks.answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::life::tests::keep_promises;
+
+    #[test]
+    fn lives_in_which_something_was_found_keep_their_promises() {
+        let what =
+            "a stranger registers a node whose agent has left, and every server forgets that agent";
+        keep_promises(run_agents, &[(265, what), (359, what)]);
+    }
 }

@@ -1,8 +1,12 @@
 //! Those who write to the catalog behind the agents' backs, and those who restore what it was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Check, Command, Deregister, Deregistration, Error, Node, Registration, Service, Text};
+use model::{
+    Check, Command, Deregister, Deregistration, Error, Node, NodeServices, Registration,
+    SERF_HEALTH, Service, Text,
+};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rpc::{RestoreOptions, SaveOptions, WriteOptions};
@@ -10,6 +14,9 @@ use tokio::time::sleep;
 
 use crate::clients::{pieces, stream};
 use crate::world::{PATIENCE, Told, World};
+
+/// Where strangers say that nodes are; no agent is there.
+const ADDRESS: &str = "10.9.9.9";
 
 /// How many snapshots are kept to restore one of them.
 const KEPT_MAX: usize = 4;
@@ -19,6 +26,12 @@ pub(super) struct Stranger {
     pub(super) chance: ChaCha8Rng,
     /// The names of the agents' nodes.
     pub(super) nodes: Vec<Text>,
+}
+
+/// Whether a node is there because a stranger says so, and not because the servers ever saw its agent.
+pub(super) fn is_theirs(node: Option<&NodeServices>, checks: &[Arc<Check>]) -> bool {
+    node.is_some_and(|found| found.node.address == ADDRESS)
+        && !checks.iter().any(|check| check.check_id == SERF_HEALTH)
 }
 
 impl Stranger {
@@ -82,7 +95,7 @@ impl Stranger {
                 Command::Register(Box::new(Registration {
                     node: Node {
                         name: node,
-                        address: Text::from("10.9.9.9"),
+                        address: Text::from(ADDRESS),
                         ..Node::default()
                     },
                     service: (kind < 5).then_some(service),
