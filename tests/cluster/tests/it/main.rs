@@ -1,6 +1,7 @@
 //! Trouble between real processes, one kind a module.
 #![allow(clippy::print_stdout, reason = "a failed test shows what it printed")]
 
+mod access;
 mod balancer;
 mod client_agent;
 mod commands;
