@@ -28,7 +28,7 @@ pub enum Handler {
     /// A program and its arguments, never without a program.
     List(Vec<String>),
     /// A page.
-    Page(HookConfig),
+    Page(Box<HookConfig>),
 }
 
 /// Decodes a list of watches.
@@ -70,14 +70,15 @@ struct Given {
 impl Given {
     fn handler(self) -> Result<Handler, String> {
         let is_page = match self.kind.as_ref().map(Value::as_str) {
-            None => false,
-            Some(Some("" | "script")) => false,
+            None | Some(Some("" | "script")) => false,
             Some(Some("http")) => true,
             Some(Some(other)) => return Err(format!("Handler type '{other}' not recognized")),
             Some(None) => return Err("Watch handler_type must be a string".to_owned()),
         };
         match (self.line, self.list, self.page) {
-            (None, None, Some(config)) if is_page => page(&config).map(Handler::Page),
+            (None, None, Some(config)) if is_page => {
+                page(&config).map(|page| Handler::Page(Box::new(page)))
+            }
             (None, None, None) if is_page => {
                 Err("Handler type 'http' needs http_handler_config".to_owned())
             }
@@ -201,7 +202,8 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect();
             let timeout = Duration::from_secs(seconds);
-            Handler::Page(HookConfig::new("http://h/x", method, &headers, timeout, skip).unwrap())
+            let page = HookConfig::new("http://h/x", method, &headers, timeout, skip);
+            Handler::Page(Box::new(page.unwrap()))
         };
         let cases = [
             (
@@ -245,7 +247,7 @@ mod tests {
         let headers = [("X-Key".to_owned(), "k1".to_owned())];
         let url = "https://hooks.example.com/deploy";
         let page = HookConfig::new(url, "POST", &headers, HOOK_TIME, false).unwrap();
-        assert_eq!(read[2].handler, Handler::Page(page));
+        assert_eq!(read[2].handler, Handler::Page(Box::new(page)));
     }
 
     #[test]

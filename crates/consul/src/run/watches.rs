@@ -88,7 +88,7 @@ impl Prepared {
                 Handler::Line(line) => Told::Program(Program::line(&shell, line)),
                 Handler::List(list) => Told::Program(Program::list(list)),
                 Handler::Page(page) => Told::Page {
-                    hook: Hook::new(page.clone())?,
+                    hook: Hook::new((**page).clone())?,
                     shown: page.to_string(),
                 },
             };
