@@ -98,16 +98,13 @@ async fn a_command_is_acknowledged_run_and_told_of() {
     ] {
         let cluster = with_job(&format!(r#"{{"Command":"{command}",{wait}}}"#));
         let told = run(&exec(&cluster), &cluster).await;
-        let mut expected = vec![("ack", "")];
-        if !output.is_empty() {
-            expected.push(("out/00000", output));
-        }
-        expected.push(("exit", code));
-        let expected = expected
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        // Signs of life have numbers too, on a machine that is slow.
-        assert_eq!(told, expected.collect::<Vec<_>>(), "{command}");
+        // A machine that is busy may bring it in more than one piece.
+        let pieces = told.iter().filter(|(key, _)| key.starts_with("out/"));
+        let all: String = pieces.map(|(_, text)| text.as_str()).collect();
+        assert_eq!(all, output, "{command}");
+        let (first, last) = (&told[0], &told[told.len() - 1]);
+        assert_eq!(*first, ("ack".to_owned(), String::new()), "{command}");
+        assert_eq!(*last, ("exit".to_owned(), code.to_owned()), "{command}");
     }
 }
 
