@@ -25,7 +25,7 @@ pub enum Consistency {
 }
 
 /// What goes with a question.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReadOptions {
     /// Whose question it is; empty for nobody's.
     pub token: Text,
@@ -40,7 +40,7 @@ pub struct ReadOptions {
 }
 
 /// What goes with a command.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WriteOptions {
     /// Whose command it is; empty for nobody's.
     pub token: Text,
@@ -49,7 +49,7 @@ pub struct WriteOptions {
 }
 
 /// What goes with the saving of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SaveOptions {
     /// Whose wish it is.
     pub token: Text,
@@ -60,7 +60,7 @@ pub struct SaveOptions {
 }
 
 /// What goes with a restore.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RestoreOptions {
     /// Whose wish it is.
     pub token: Text,
@@ -82,7 +82,7 @@ pub struct Meta {
 }
 
 /// What goes with an operation.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OperateOptions {
     /// Whose wish it is; empty for nobody's.
     pub token: Text,
@@ -115,6 +115,28 @@ pub struct Save {
     pub meta: Meta,
     /// The archive.
     pub archive: ByteStream,
+}
+
+/// Shows options without their token: what is printed for debugging ends in logs.
+macro_rules! shown_without_token {
+    ($($name:ident { $($field:ident),* })*) => {
+        $(impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let Self { token: _, $($field),* } = self;
+                f.debug_struct(stringify!($name))
+                    $(.field(stringify!($field), $field))*
+                    .finish_non_exhaustive()
+            }
+        })*
+    };
+}
+
+shown_without_token! {
+    ReadOptions { datacenter, consistency, index, wait }
+    WriteOptions { datacenter }
+    SaveOptions { datacenter, stale }
+    RestoreOptions { datacenter, skip_unknown }
+    OperateOptions { datacenter, stale }
 }
 
 /// Where the servers are: in this process, over there, or made up for a test.

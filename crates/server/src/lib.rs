@@ -35,3 +35,15 @@ pub use config::{Acl, Checking, Config};
 pub use core::{Parts, Server, ServerStatus, Start, StartError, SystemClock, WallClock};
 pub use recovery::{RecoveryError, recover};
 pub use transport::PoolTransport;
+
+/// What the fuzzers drive; nobody else has a use for it.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Reads the rules of a token, HCL or JSON.
+    ///
+    /// # Panics
+    /// If the policy that they make says anything else than the rules one by one.
+    pub fn read_rules(bytes: &[u8]) {
+        crate::access::fuzz(bytes);
+    }
+}

@@ -104,6 +104,10 @@ pub(crate) fn check_rules(text: &[u8]) -> Result<(), Error> {
     }
 }
 
+pub(crate) fn fuzz(text: &[u8]) {
+    rules::fuzz(text);
+}
+
 async fn resolve(core: &Core, hop: Hop, view: &View, token: &Text) -> Result<Authority, Error> {
     if ROOT_IDS.iter().any(|id| *token == *id) {
         return Err(Error::invalid("Cannot resolve root ACL"));

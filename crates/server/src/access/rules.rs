@@ -196,5 +196,36 @@ impl Found<'_> {
     }
 }
 
+/// Reads rules, and compares what they allow with what a look at each of them says.
+pub(crate) fn fuzz(text: &[u8]) {
+    let Ok(rules) = read(text) else {
+        return;
+    };
+    // Many rules are many comparisons of many names, and show nothing that a few don't.
+    let rules = &rules[..rules.len().min(64)];
+    let otherwise = Access::Deny;
+    let policy = Policy::new(rules.iter().cloned(), otherwise);
+    let of_kind = |kind| rules.iter().filter(move |rule| rule.0 == kind);
+    for (kind, name, _) in rules {
+        let longer = [name, &b"x"[..]].concat();
+        let shorter = &name[..name.len() / 2];
+        for name in [name, &longer[..], shorter] {
+            // Of those that are as long the last counts, which is what `max_by_key` gives.
+            let longest = of_kind(*kind)
+                .filter(|rule| name.starts_with(&rule.1))
+                .max_by_key(|rule| rule.1.len());
+            let access = longest.map_or(otherwise, |rule| rule.2);
+            assert_eq!(policy.access(*kind, name), access);
+            for wanted in [Access::Read, Access::Write] {
+                let covers = access >= wanted
+                    && of_kind(*kind)
+                        .filter(|rule| rule.1.starts_with(name))
+                        .all(|rule| policy.access(*kind, &rule.1) >= wanted);
+                assert_eq!(policy.covers(*kind, name, wanted), covers);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

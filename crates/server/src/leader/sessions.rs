@@ -368,7 +368,12 @@ pub(super) async fn run(core: &Core, term: u64) {
         {
             endings.push(end(core, id, term));
         }
-        let wake = timers.wake();
+        // With as many on their way as may be, the rest is overdue, and the next that comes back makes room.
+        let wake = if endings.len() < ENDINGS_MAX {
+            timers.wake()
+        } else {
+            Some(Instant::now() + PULSE)
+        };
         tokio::select! {
             biased;
             Some((id, ended)) = endings.next(), if !endings.is_empty() => match ended {
@@ -382,12 +387,12 @@ pub(super) async fn run(core: &Core, term: u64) {
                 }
             },
             () = &mut changed => {}
-            () = sleep_until(wake) => {
-                let late = wake.map_or(Duration::ZERO, |at| at.elapsed());
-                if late >= LATE {
-                    timers.miss(late);
-                }
-            }
+            () = sleep_until(wake) => {}
+        }
+        // Whatever woke it: before anything else comes due.
+        let late = wake.map_or(Duration::ZERO, |at| at.elapsed());
+        if late >= LATE {
+            timers.miss(late);
         }
     }
 }
