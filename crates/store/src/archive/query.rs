@@ -148,3 +148,69 @@ fn dns_ttl(value: &mut Decoder<'_>) -> Result<Text, Refusal> {
     })?;
     Ok(ttl)
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{QueryExplain, Uuid};
+
+    use super::*;
+    use crate::view::{Read, View};
+    use crate::watch::Watch;
+
+    fn template(regexp: &str, service: &str) -> PreparedQuery {
+        PreparedQuery {
+            id: Uuid::from_u128(1),
+            name: Text::from("t"),
+            template: QueryTemplate {
+                kind: Text::from("name_prefix_match"),
+                regexp: Text::from(regexp),
+            },
+            service: QueryService {
+                service: Text::from(service),
+                ..QueryService::default()
+            },
+            ..PreparedQuery::default()
+        }
+    }
+
+    fn restored(query: &PreparedQuery) -> Result<PreparedQuery, Refusal> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, query);
+        decode(&bytes)
+    }
+
+    #[test]
+    fn what_the_original_may_have_accepted_is_restored() {
+        let deep = format!("${{{}1{}}}", "(".repeat(60), ")".repeat(60));
+        for (regexp, service, is_too_much) in [
+            ("^t-(.*)$", "${match(1)}", false),
+            // Of few characters, and larger than anything that is compiled here.
+            (r"\pL{1000}\pL{1000}\pL{1000}\pL{1000}", "web", true),
+            (
+                &format!("{}a{}", "(".repeat(300), ")".repeat(300)),
+                "web",
+                true,
+            ),
+            (&"a".repeat(70_000), "web", true),
+            ("", &format!("web{deep}"), true),
+        ] {
+            let query = restored(&template(regexp, service)).unwrap();
+            let mut state = crate::state::State::default();
+            state.queries.insert(query);
+            let view = View::new(1, state);
+            let name = Text::from("t-web");
+            let explained = QueryExplain { query: name }.read(&view, &mut Watch::off());
+            assert_eq!(explained.answer.is_err(), is_too_much, "{regexp:.40}");
+        }
+    }
+
+    #[test]
+    fn what_the_original_refuses_is_not() {
+        for (regexp, service) in [("(", "web"), ("a**", "web"), ("", "${"), ("", "${no}")] {
+            assert!(
+                restored(&template(regexp, service)).is_err(),
+                "{regexp} {service}"
+            );
+        }
+    }
+}
