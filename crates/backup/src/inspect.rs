@@ -5,13 +5,15 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::thread;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use store::archive::{Kind, TypeName, Unknown};
 use wire::archive::{self, ArchiveError, Contents, Meta};
 use wire::msgpack::{DecodeError, Decoder, RecordError, RecordReader};
+
+use crate::pipe::{PieceReader, join, pipe};
 
 /// What to count beside the types.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,12 +88,6 @@ pub fn inspect(input: impl Read, options: &Options) -> Result<Report, ArchiveErr
             keys: sorted(counts.keys),
         })
     })
-}
-
-fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn named((byte, count, size): (u8, u64, u64)) -> Tally {
@@ -227,19 +223,6 @@ impl Prefixes {
     }
 }
 
-/// A stream from one thread to another.
-fn pipe() -> (SyncSender<Bytes>, PieceReader) {
-    // Few pieces on the way are enough to keep both sides busy; a full channel makes the writer wait.
-    let (sender, receiver) = sync_channel(8);
-    (
-        sender,
-        PieceReader {
-            receiver,
-            piece: Bytes::new(),
-        },
-    )
-}
-
 /// The writing ends of two pipes, which get the same.
 struct Both(SyncSender<Bytes>, SyncSender<Bytes>);
 
@@ -255,34 +238,6 @@ impl Write for Both {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// The reading end of a pipe.
-struct PieceReader {
-    receiver: Receiver<Bytes>,
-    piece: Bytes,
-}
-
-impl PieceReader {
-    /// Lets the writing side finish, whatever the reader thinks of the rest.
-    fn drain(self) {
-        while self.receiver.recv().is_ok() {}
-    }
-}
-
-impl Read for PieceReader {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !out.is_empty() {
-            match self.receiver.recv() {
-                Ok(piece) => self.piece = piece,
-                // The writer is done.
-                Err(_) => return Ok(0),
-            }
-        }
-        let size = out.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut out[..size]);
-        Ok(size)
     }
 }
 

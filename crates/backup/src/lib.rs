@@ -3,7 +3,7 @@
 //! It never talks to a server, and whoever wants a text or JSON of what it found renders that for himself.
 //! What makes a record sound is for `store` to say, since that is who would load it.
 //!
-//! Start with [`inspect()`].
+//! Start with [`inspect()`]; [`prove()`] loads a snapshot and tells what came of it, [`diff()`] compares two, [`stores`] keeps them.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,12 +15,22 @@
 //! # }
 //! ```
 
+mod diff;
+#[cfg(test)]
+mod fixtures;
 mod inspect;
+mod items;
 mod name;
+mod pipe;
+mod proof;
 mod retention;
 pub mod stores;
 
+pub use diff::{Change, Difference, NAMED_MAX, diff};
 pub use inspect::{KeyDetails, Options, Report, Tally, inspect};
+pub use items::Unreadable;
 pub use name::{Name, NotAName};
+pub use proof::{Digest, Proof, digest, prove};
 pub use retention::Retention;
+pub use store::archive::Subject;
 pub use wire::archive::{ArchiveError, Meta};

@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::tables::Table;
 use crate::tables::catalog::CatalogRows;
 use crate::tables::lock_delay::LockDelays;
+use crate::view::View;
 use crate::watch::Touched;
 
 /// Builds a fresh state out of records.
@@ -162,6 +163,11 @@ impl Loader {
                     .end_sessions_of_check(&node, &id);
             }
         }
+    }
+
+    /// The state as something to read, for who only wants to see what became of the records.
+    pub fn into_view(self) -> View {
+        View::new(0, self.finish())
     }
 
     /// The state, at no position of any log yet.

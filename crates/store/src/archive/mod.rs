@@ -22,6 +22,7 @@ mod catalog;
 mod coordinate;
 mod error;
 mod health;
+mod items;
 mod kind;
 mod kv;
 mod loader;
@@ -33,6 +34,7 @@ mod session;
 mod verify;
 
 pub use error::{Position, StateError};
+pub use items::{Item, Items, Subject, is_known, records};
 pub use kind::{Kind, TypeName, is_later, type_name};
 pub use loader::Loader;
 pub use refusal::{BadUuid, Fault, Refusal};
