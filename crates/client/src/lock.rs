@@ -82,7 +82,7 @@ impl LockOptions {
 /// let held = lock.acquire().await?;
 /// tokio::select! {
 ///     loss = held.lost() => eprintln!("no longer the leader: {loss}"),
-///     () = lead(held.lock_index()) => {
+///     () = lead(held.fence()) => {
 ///         held.release().await?;
 ///     }
 /// }
@@ -103,6 +103,7 @@ pub struct Lock {
 pub struct HeldLock {
     holding: Holding,
     lock: Lock,
+    fence: u64,
     lock_index: u64,
 }
 
@@ -290,6 +291,7 @@ impl Lock {
         HeldLock {
             holding: Holding::new(tenure, watching),
             lock: self.clone(),
+            fence: taken.modify_index,
             lock_index: taken.lock_index,
         }
     }
@@ -371,7 +373,7 @@ impl HeldLock {
     ///
     /// It is false as soon as the servers may have given the lock to another because of the TTL, also after this
     /// process or this machine stood still. Look again before each step that must not happen twice, and give
-    /// [`Self::lock_index`] to whoever can refuse a step that comes too late.
+    /// [`Self::fence`] to whoever can refuse a step that comes too late.
     pub fn is_held(&self) -> bool {
         self.holding.is_held()
     }
@@ -381,8 +383,15 @@ impl HeldLock {
         self.holding.lost().await
     }
 
-    /// How often the key was locked so far: greater for each next holder, so it can be used as a fencing number.
-    /// It begins anew when the key is deleted, or written without the lock.
+    /// A number that is greater than that of every holder before, whatever happened to the key in between: the key's
+    /// `ModifyIndex`, read while it was held. Whoever refuses what comes with a smaller number than it has seen is safe
+    /// from a holder that was paused at the wrong moment.
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// How often the key was locked so far. It begins anew when the key is deleted, written without the lock, or
+    /// restored, and [`Self::fence`] doesn't.
     pub fn lock_index(&self) -> u64 {
         self.lock_index
     }

@@ -31,6 +31,9 @@ const RETRY_MAX: Duration = Duration::from_secs(180);
 /// How long the next question waits when the answer named no index to wait from, so that it doesn't follow at once for ever.
 const WITHOUT_INDEX: Duration = Duration::from_secs(1);
 
+/// The least time from one question to the next, so that an agent that answers each at once isn't flooded with them.
+const PACE: Duration = Duration::from_millis(100);
+
 /// What to look at.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -385,13 +388,16 @@ impl<S: Source> Watch<S> {
                 sleep_until(instant).await;
                 self.not_before = None;
             }
+            let asked = Instant::now();
             let answer = self.source.ask(&self.plan, self.progress.index).await;
             let later = |span| Some(Instant::now() + span);
             match answer {
                 Ok(answer) => {
-                    if answer.meta.index == 0 {
-                        self.not_before = later(WITHOUT_INDEX);
-                    }
+                    self.not_before = if answer.meta.index == 0 {
+                        later(WITHOUT_INDEX)
+                    } else {
+                        Some(asked + PACE)
+                    };
                     if let Some(change) = self.progress.answered(answer) {
                         return Ok(change);
                     }

@@ -5,6 +5,7 @@
 //! CPU per request is user and system time of the server's process divided by requests: the figure that survives a
 //! machine which others use too.
 
+mod access;
 mod ceiling;
 mod chance;
 mod cluster;
@@ -12,6 +13,7 @@ mod connection;
 mod idle;
 mod kv;
 mod load;
+mod locks;
 mod million;
 mod names;
 mod process;
@@ -76,9 +78,29 @@ const LINES: &[Line] = &[
         measure: names::ports,
     },
     Line {
+        name: "dns-query",
+        about: "names of prepared queries",
+        measure: names::queries,
+    },
+    Line {
+        name: "rules",
+        about: "reads under a policy of 1,000 rules, and lists of 10,000 keys",
+        measure: access::rules,
+    },
+    Line {
         name: "txn",
         about: "bulk load by transactions of 64",
         measure: kv::transactions,
+    },
+    Line {
+        name: "renew",
+        about: "renewals of 1,000 sessions",
+        measure: locks::renew,
+    },
+    Line {
+        name: "hand-over",
+        about: "a lock that goes to and fro between two clients",
+        measure: locks::hand_over,
     },
     Line {
         name: "watch",

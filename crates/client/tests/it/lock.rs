@@ -52,11 +52,13 @@ async fn what_stands_in_the_key() {
         Err(LockError::InUse("lock"))
     ));
 
+    let before = held.fence();
     assert!(held.release().await.unwrap());
     assert_eq!(stands(&servers).2, "");
     assert_eq!(servers.sessions(), [""; 0]);
     let held = acquire(&lock).await.unwrap();
     assert_eq!(held.lock_index(), 2);
+    assert!(held.fence() > before);
     held.release().await.unwrap();
     assert_eq!(lock.clean_up().await.unwrap(), Cleanup::Removed);
     assert_eq!(lock.clean_up().await.unwrap(), Cleanup::Absent);

@@ -12,6 +12,7 @@ mod leaving;
 mod names;
 mod namespaces;
 mod partition;
+mod patterns;
 mod resolvers;
 mod restore;
 mod rounds;
