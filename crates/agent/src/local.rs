@@ -77,7 +77,7 @@ impl fmt::Debug for LocalConfig {
 pub enum ApiScripts {
     /// They are.
     Allowed,
-    /// They are if access rules deny by default what this agent is asked, and the servers say so of the token that comes along.
+    /// They are if a token comes along, and the servers say of it that access rules deny by default, or that it may everything.
     Admitted,
     /// What comes with one is refused.
     #[default]
@@ -134,7 +134,7 @@ pub enum LocalError {
     Denied(#[from] model::Error),
     /// It brings a script along, over the API.
     #[error(
-        "scripts that arrive over the HTTP API are not run by this agent; enable_script_checks allows them, and so do access rules that deny by default (acl_default_policy) and hold on agents (acl_enforce_version_8)"
+        "scripts that arrive over the HTTP API are not run by this agent; enable_script_checks allows them, and so does a token of the request's own where access rules deny by default (acl_default_policy) and hold on agents (acl_enforce_version_8)"
     )]
     ScriptsRefused,
     /// It is done, but will be forgotten when this agent ends.

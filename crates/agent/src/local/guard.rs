@@ -17,9 +17,6 @@ impl State {
     pub(super) fn guard(&self, want: &Want, bearer: &Bearer) -> Result<(), LocalError> {
         match want {
             Want::RegisterService(definition) => {
-                if definition.checks.iter().any(CheckDefinition::runs_scripts) {
-                    self.guard_scripts(bearer)?;
-                }
                 let service = &definition.service;
                 let id = if service.id.is_empty() {
                     &service.name
@@ -34,19 +31,24 @@ impl State {
                 let checks = definition.checks.iter();
                 let count = checks.filter(|check| check.kind.is_some()).count();
                 let mut ids = (0..count).map(|index| id_of_check(id, index, count == 1));
-                ids.try_for_each(|id| self.guard_replaced_check(&id, bearer))
+                ids.try_for_each(|id| self.guard_replaced_check(&id, bearer))?;
+                if definition.checks.iter().any(CheckDefinition::runs_scripts) {
+                    self.guard_scripts(bearer, &definition.token)?;
+                }
+                Ok(())
             }
             Want::RegisterCheck(definition) => {
-                if definition.runs_scripts() {
-                    self.guard_scripts(bearer)?;
-                }
                 self.guard_new_check(definition, bearer)?;
                 let id = if definition.id.is_empty() {
                     &definition.name
                 } else {
                     &definition.id
                 };
-                self.guard_replaced_check(id, bearer)
+                self.guard_replaced_check(id, bearer)?;
+                if definition.runs_scripts() {
+                    self.guard_scripts(bearer, &definition.token)?;
+                }
+                Ok(())
             }
             Want::DeregisterService(id) | Want::ServiceMaintenance { id, .. } => {
                 let Some(name) = self.name_of_service(id) else {
@@ -102,10 +104,11 @@ impl State {
         Ok(demanded?)
     }
 
-    fn guard_scripts(&self, bearer: &Bearer) -> Result<(), LocalError> {
+    /// `token` is what the registration brought along: what the agent lends to those who bring none is no leave to run programs.
+    fn guard_scripts(&self, bearer: &Bearer, token: &Text) -> Result<(), LocalError> {
         let is_allowed = match self.api_scripts {
             ApiScripts::Allowed => true,
-            ApiScripts::Admitted => bearer.is_admitted(),
+            ApiScripts::Admitted => bearer.is_admitted() && !token.is_empty(),
             ApiScripts::Refused => false,
         };
         if is_allowed {

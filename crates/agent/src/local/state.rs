@@ -751,7 +751,13 @@ impl State {
         }
         // What was well when the agent ended need not be well now.
         definition.status = None;
-        let is_silenced = self.api_scripts == ApiScripts::Refused && definition.runs_scripts();
+        let is_silenced = definition.runs_scripts()
+            && match self.api_scripts {
+                ApiScripts::Allowed => false,
+                // The servers can't be asked yet; whoever registered it with a token was let in for it.
+                ApiScripts::Admitted => definition.token.is_empty(),
+                ApiScripts::Refused => true,
+            };
         if is_silenced {
             // Without the check its service would look well, so it stays, and can't pass.
             // Its file stays as it is as well, for the day when scripts are allowed.

@@ -188,7 +188,8 @@ async fn scripts_are_taken_from_who_is_let_in_for_it() {
         ),
     ] {
         let node = node(grant, api_scripts).await;
-        let (status, text) = node.ask("PUT check/register", script).await;
+        let token = [("X-Consul-Token", "t")];
+        let (status, text) = node.ask_as("PUT check/register", script, &token).await;
         assert_eq!(
             status == 200,
             expected.is_empty(),

@@ -27,6 +27,7 @@ fn script() -> CheckDefinition {
             script: Script::Line("true".into()),
             every,
         }),
+        token: "t".into(),
         ..ttl("script", "")
     }
 }
@@ -223,7 +224,13 @@ async fn scripts_are_taken_where_nobody_brings_them_uncalled() {
         let is_refused = refused == Err(LocalError::ScriptsRefused);
         assert_eq!(is_refused, !expected[0], "{api_scripts:?}");
     }
-    // To be let in is not enough.
+    // What the agent lends to those who bring no token is not enough, and neither is a token alone.
+    let lent = CheckDefinition {
+        token: Text::default(),
+        ..script()
+    };
+    let refused = state(ApiScripts::Admitted).guard(&check(lent), &denying);
+    assert_eq!(refused, Err(LocalError::ScriptsRefused));
     let stranger = holder(&[], Access::Deny);
     let refused = state(ApiScripts::Admitted).guard(&check(script()), &stranger);
     assert!(matches!(refused, Err(LocalError::Denied(_))));

@@ -1035,6 +1035,42 @@ fn what_is_kept_on_disk_is_restored() {
 }
 
 #[test]
+fn kept_scripts_run_again_where_somebody_was_let_in_for_them() {
+    for (api_scripts, expected) in [
+        (ApiScripts::Refused, ["critical", "critical"]),
+        (ApiScripts::Admitted, ["critical", "runs"]),
+        (ApiScripts::Allowed, ["runs", "runs"]),
+    ] {
+        let mut world = World::with(&LocalConfig {
+            api_scripts,
+            ..config()
+        });
+        let with_token = CheckDefinition {
+            token: "t".into(),
+            ..script("lent")
+        };
+        let kept = Kept {
+            checks: vec![script("own"), with_token],
+            ..Kept::default()
+        };
+        let now = world.now;
+        world.state.load(Definitions::default(), kept, now).unwrap();
+        let effects = world.state.take_effects();
+        let found = ["own", "lent"].map(|id| {
+            let is_run =
+                |effect: &Effect| matches!(effect, Effect::Run { id: it, .. } if *it == id);
+            if effects.iter().any(is_run) {
+                "runs"
+            } else {
+                assert_eq!(world.status(id), "critical");
+                "critical"
+            }
+        });
+        assert_eq!(found, expected, "{api_scripts:?}");
+    }
+}
+
+#[test]
 fn what_is_registered_is_kept() {
     let mut world = World::new();
     world.service("web", vec![ttl("")]);
