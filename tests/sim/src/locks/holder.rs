@@ -145,9 +145,13 @@ impl Holder {
         self.set_renewal();
     }
 
-    /// Renewals come at half the TTL, and sometimes hardly in time.
+    /// Renewals come in time, or so late that servers may be ending the session just then.
     fn set_renewal(&mut self) {
-        let share = self.chance.random_range(0.3..0.9);
+        let share = if self.chance.random_bool(0.12) {
+            self.chance.random_range(1.9..2.1)
+        } else {
+            self.chance.random_range(0.3..0.9)
+        };
         if let Some(mine) = &mut self.mine
             && let Some(ttl) = mine.ttl
         {
