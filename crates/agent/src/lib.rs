@@ -71,6 +71,7 @@ pub mod exec;
 pub mod join;
 pub mod local;
 pub mod members;
+pub mod process;
 pub mod servers;
 
 pub mod discover;
@@ -78,7 +79,6 @@ mod figures;
 mod journal;
 mod neighbours;
 mod pool;
-mod process;
 mod settings;
 mod stats;
 mod wish;

@@ -9,20 +9,42 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// How long the output of a program that has ended may still be held open by others.
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
+pub const LINGER: Duration = Duration::from_secs(1);
 
 /// Starts a program without input; what it and its children say, on standard output and standard error alike, comes out of
 /// the pipe.
 pub(crate) fn start(program: &str, arguments: &[String]) -> io::Result<(Group, pipe::Receiver)> {
-    let (ours, theirs) = io::pipe()?;
-    // The command keeps the other end of the pipe; were it to outlive this function, the output would never end.
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    spawn(command)
+}
+
+/// Starts a program that is told something: this environment variable, and what goes into the pipe to its standard input.
+///
+/// # Errors
+/// Those of the system.
+pub fn start_told(
+    program: &str,
+    arguments: &[String],
+    (name, value): (&str, &str),
+) -> io::Result<(Group, pipe::Receiver, Option<ChildStdin>)> {
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .stdin(Stdio::null())
+        .env(name, value)
+        .stdin(Stdio::piped());
+    let (mut group, output) = spawn(command)?;
+    let input = group.0.stdin.take();
+    Ok((group, output, input))
+}
+
+/// The command is used up, because it keeps an end of the pipe: were it to live on, the output would never end.
+fn spawn(mut command: Command) -> io::Result<(Group, pipe::Receiver)> {
+    let (ours, theirs) = io::pipe()?;
+    command
         .stdout(theirs.try_clone()?)
         .stderr(theirs)
         .process_group(0);
@@ -33,11 +55,11 @@ pub(crate) fn start(program: &str, arguments: &[String]) -> io::Result<(Group, p
 
 /// A program and those of its children that stayed in its group; dropping it kills them, unless it has ended by itself.
 #[derive(Debug)]
-pub(crate) struct Group(Child);
+pub struct Group(Child);
 
 impl Group {
     /// Waits for the end of the program, and says with which code it ended; `None` if it was by a signal.
-    pub(crate) async fn ended(&mut self) -> Option<i32> {
+    pub async fn ended(&mut self) -> Option<i32> {
         let exit = self.0.wait().await;
         exit.ok().and_then(|exit| exit.code())
     }

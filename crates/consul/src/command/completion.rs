@@ -299,7 +299,7 @@ mod tests {
     fn bash_completes() {
         let cases: &[(&[&str], &[&str])] = &[
             (&["sn"], &["snapshot"]),
-            (&["snapshot", ""], &["inspect", "restore", "save"]),
+            (&["kv", ""], &["delete", "export", "get", "import", "put"]),
             (&["snapshot", "re"], &["restore"]),
             (&["kv", "get", "-det"], &["-detailed"]),
             (&["kv", "get", "-http"], &["-http-addr="]),

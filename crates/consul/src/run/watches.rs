@@ -37,7 +37,7 @@ struct Ready {
     told: Told,
 }
 
-/// Watches that run; dropping them ends nothing.
+/// Watches that run.
 #[derive(Default)]
 pub(super) struct Watches {
     /// Ends everything at once.

@@ -5,23 +5,17 @@
 //! hold on to the output, then that is read for one more second and no longer.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
 use std::pin::pin;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use agent::checks::Tail;
-use rustix::process::{Pid, Signal, kill_process_group};
+use agent::process::{self, LINGER};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::unix::pipe;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::ChildStdin;
 use tokio::time::{Instant, sleep};
 
 /// How much of the output is kept: the end.
 const OUTPUT_MAX: usize = 4096;
-
-/// How long the output of a program that has ended may still be held open by others.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// After so many bytes the reading pauses, so that a flood leaves this thread to others.
 const BREATH: u64 = 1 << 20;
@@ -80,23 +74,26 @@ impl Program {
     /// # Errors
     /// When it can't be started.
     pub(super) async fn run(&self, index: u64, input: String) -> io::Result<Ended> {
-        let (mut group, mut output, stdin) = self.start(index)?;
+        let index = index.to_string();
+        let variable = ("CONSUL_INDEX", index.as_str());
+        let (mut group, mut output, stdin) =
+            process::start_told(&self.name, &self.arguments, variable)?;
         // What it doesn't read is its own business.
         let mut feed = pin!(feed(stdin, input));
         let mut tail = Tail::new(OUTPUT_MAX);
         let mut buffer = vec![0; READ_SIZE];
         let mut breath = BREATH;
         let mut linger = pin!(sleep(LINGER));
-        let (mut status, mut is_fed, mut output_open) = (None, false, true);
-        while status.is_none() || output_open {
+        let (mut end, mut is_fed, mut output_open) = (None, false, true);
+        while end.is_none() || output_open {
             // A flood must not hide that the program ended, so reading comes last.
             tokio::select! { biased;
-                ended = group.0.wait(), if status.is_none() => {
-                    status = Some(ended?);
+                code = group.ended(), if end.is_none() => {
+                    end = Some(code);
                     linger.as_mut().reset(Instant::now() + LINGER);
                 }
-                () = &mut linger, if status.is_some() => break,
-                () = &mut feed, if !is_fed && status.is_none() => is_fed = true,
+                () = &mut linger, if end.is_some() => break,
+                () = &mut feed, if !is_fed && end.is_none() => is_fed = true,
                 read = output.read(&mut buffer), if output_open => match read {
                     Ok(0) | Err(_) => output_open = false,
                     Ok(size) => {
@@ -111,25 +108,8 @@ impl Program {
         }
         Ok(Ended {
             output: tail.into_text(),
-            complaint: status.and_then(complaint),
+            complaint: end.and_then(complaint),
         })
-    }
-
-    fn start(&self, index: u64) -> io::Result<(Group, pipe::Receiver, Option<ChildStdin>)> {
-        let (ours, theirs) = io::pipe()?;
-        // The command keeps the other end of the pipe; were it to outlive this function, the output would never end.
-        let mut command = Command::new(&self.name);
-        command
-            .args(&self.arguments)
-            .env("CONSUL_INDEX", index.to_string())
-            .stdin(Stdio::piped())
-            .stdout(theirs.try_clone()?)
-            .stderr(theirs)
-            .process_group(0);
-        let mut child = command.spawn()?;
-        let stdin = child.stdin.take();
-        let output = pipe::Receiver::from_owned_fd(ours.into())?;
-        Ok((Group(child), output, stdin))
     }
 }
 
@@ -140,32 +120,19 @@ async fn feed(stdin: Option<ChildStdin>, input: String) {
     }
 }
 
-/// How a program ended, if it wasn't content, in the original's words.
-fn complaint(status: ExitStatus) -> Option<String> {
-    match (status.code(), status.signal()) {
-        (Some(0), _) => None,
-        (Some(code), _) => Some(format!("exit status {code}")),
-        (None, Some(signal)) => Some(format!("ended by signal {signal}")),
-        (None, None) => Some("unknown end".to_owned()),
-    }
-}
-
-/// A program and those of its children that stayed in its group; dropping it kills them, unless it has ended by itself.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // There is an id only as long as the program is not reaped, so the number can't belong to others by now.
-        let leader = self.0.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(leader) = leader.and_then(Pid::from_raw) {
-            // It fails only where nobody is left.
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
+/// Why a program that ended with this code wasn't content, in the original's words.
+fn complaint(code: Option<i32>) -> Option<String> {
+    match code {
+        Some(0) => None,
+        Some(code) => Some(format!("exit status {code}")),
+        None => Some("ended by a signal".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::unix::pipe;
+
     use super::*;
 
     async fn run(line: &str, input: &str) -> (String, Option<String>) {
@@ -195,7 +162,7 @@ mod tests {
         );
         assert_eq!(
             run("kill -9 $$", "").await.1.as_deref(),
-            Some("ended by signal 9")
+            Some("ended by a signal")
         );
         let echo = ["echo", "a  b", "$HOME"].map(str::to_owned);
         let ended = Program::list(&echo).run(7, String::new()).await.unwrap();
