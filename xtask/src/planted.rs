@@ -245,7 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn every_planted_bug_has_a_heading() {
-        list().unwrap();
+    fn every_planted_bug_has_a_heading_and_applies() {
+        for planted in list().unwrap() {
+            let mut check = Command::new("git");
+            check.args(["apply", "--check"]).arg(&planted.patch);
+            check.current_dir(root());
+            // Or nobody would notice until somebody plants them all, which takes an hour.
+            output(&mut check).unwrap_or_else(|why| panic!("{}: {why:#}", planted.name));
+        }
     }
 }
