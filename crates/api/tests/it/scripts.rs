@@ -249,13 +249,20 @@ fn shown_question(asked: &Asked) -> String {
             };
             text + &from(token, datacenter)
         }
-        Asked::Save(options) => format!("{options:?}"),
+        // They don't show their token themselves.
+        Asked::Save(options) => format!(
+            "SaveOptions {{ token: \"{}\", datacenter: \"{}\", stale: {} }}",
+            options.token, options.datacenter, options.stale
+        ),
         Asked::Operate(operation, options) => format!(
             "{operation:?}{}{}",
             if options.stale { " stale" } else { "" },
             from(&options.token, &options.datacenter)
         ),
-        Asked::Restore(options, archive) => format!("{options:?} {archive:?}"),
+        Asked::Restore(options, archive) => format!(
+            "RestoreOptions {{ token: \"{}\", datacenter: \"{}\", skip_unknown: {} }} {archive:?}",
+            options.token, options.datacenter, options.skip_unknown
+        ),
     }
 }
 
