@@ -91,7 +91,7 @@ use ::agent::Agent;
 use rpc::Cluster;
 
 pub use config::Config;
-pub use routes::Api;
+pub use routes::{Api, endpoints};
 
 /// What answers requests: `/v1` over this cluster, on this agent.
 pub fn service(cluster: Cluster, agent: Agent, config: Config) -> Arc<Api> {

@@ -217,6 +217,21 @@ const ROUTES: &[Route] = &[
     on(Put, Exact("/v1/snapshot"), Stream, snapshot::restore),
 ];
 
+/// Every endpoint: its method, `ANY` where the handler doesn't look, and its path, which goes on if it ends in a slash.
+pub fn endpoints() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|route| {
+        let method = match route.verb {
+            Any => "ANY",
+            Get => "GET",
+            Put => "PUT",
+            Post => "POST",
+            Delete => "DELETE",
+        };
+        let (Exact(path) | Under(path)) = route.path;
+        (method, path)
+    })
+}
+
 /// The methods whose requests are timed.
 const METHODS: [Method; 5] = [
     Method::GET,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    AclToken, Deregistration, Error, Index, KvOp, Need, NodeCoordinate, QuerySet, Registration,
-    RestoreBegin, RestoreChunk, RestoreCommit, Session, Text, TxnOutcome,
+    AclToken, CONSUL, Deregistration, Error, Index, KvOp, Need, NodeCoordinate, QuerySet,
+    Registration, RestoreBegin, RestoreChunk, RestoreCommit, Session, Text, TxnOutcome,
 };
 
 /// A change of the state. The variant's name is its tag in the log and must never change.
@@ -62,6 +62,12 @@ impl Command {
             | Self::RestoreBegin(_)
             | Self::RestoreChunk(_)
             | Self::RestoreCommit(_) => Need::Management,
+            // Nodes and checks are anybody's before version 8, whatever token comes along.
+            Self::Register(registration)
+                if (registration.service.as_ref()).is_none_or(|service| service.name == CONSUL) =>
+            {
+                Need::Version8
+            }
             Self::Register(_)
             | Self::Kv(_)
             | Self::Txn(_)

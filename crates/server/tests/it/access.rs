@@ -339,6 +339,9 @@ async fn the_catalog_before_version_8() {
             .await;
         assert_eq!(outcomes, [web, "ok".to_owned()], "{registration:?}");
     }
+    // Where no service is concerned not even the token is looked at.
+    let of_node = register(with_check(node("n"), "disk", ""));
+    assert_eq!(ruled.write("nobody", of_node).await, Ok(Reply::Nothing));
     let registered = register(with_check(
         with_service(node("n"), "web-1", "web"),
         "up",
