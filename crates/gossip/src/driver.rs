@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{Config, LABEL_LENGTH_MAX, StartError};
 use crate::event::Event;
 use crate::exchange::{Clocks, KeyAnswer};
+use crate::figures;
 use crate::handle::{Joined, KeyReport, View, Wish};
 use crate::item;
 use crate::keyring::{Change, Changed};
@@ -621,8 +622,15 @@ impl Driver {
 
     fn begin(&self, to: SocketAddr, request: Bytes, purpose: Purpose) {
         let exchange = self.network.exchange(to, request, self.timeout);
-        self.exchanges
-            .push(Box::pin(async move { (to, purpose, exchange.await) }));
+        let is_comparison = matches!(purpose, Purpose::Compare | Purpose::Join { .. });
+        self.exchanges.push(Box::pin(async move {
+            let began = Instant::now();
+            let answer = exchange.await;
+            if is_comparison {
+                figures::compared(began.elapsed());
+            }
+            (to, purpose, answer)
+        }));
     }
 
     /// Takes note of who comes and goes, for the next start.

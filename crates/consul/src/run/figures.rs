@@ -30,6 +30,9 @@ pub(super) async fn look(gossip: Gossip, server: Option<Arc<Server>>) {
         }
         let stats = gossip.stats();
         metrics::gauge!("memberlist.health.score").set(f64::from(stats.health_score));
+        metrics::histogram!("serf.queue.Event").record(small(stats.event_queue));
+        metrics::histogram!("serf.queue.Intent").record(small(stats.intent_queue));
+        metrics::histogram!("serf.queue.Query").record(small(stats.query_queue));
         if let Some(server) = &server {
             let log = server.status().log;
             if let Some(ago) = log.last_contact {

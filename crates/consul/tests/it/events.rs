@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use crate::process::{Agent, PATIENCE};
 
+/// Longer than a busy machine is silent.
+const PATIENT: &str = "-wait=5s";
+
 /// How a command ended.
 #[derive(Debug, PartialEq, Eq)]
 struct Ended {
@@ -178,7 +181,14 @@ fn remote_exec_runs_where_it_is_switched_on() {
     };
 
     // At once, or it might come in two pieces from a machine that is busy.
-    let line = ["exec", "printf", "'hello\\nthere\\n';", "exit", "3"];
+    let line = [
+        "exec",
+        PATIENT,
+        "printf",
+        "'hello\\nthere\\n';",
+        "exit",
+        "3",
+    ];
     let ended = consul(&server, &line, b"");
     let expected = done(&[
         "    two: hello",
@@ -191,7 +201,11 @@ fn remote_exec_runs_where_it_is_switched_on() {
     assert_eq!(ended.errors, "");
 
     let script = b"#!/bin/sh\ntest -x \"$0\" && echo script\n";
-    let ended = consul(&server, &["exec", "-service=web", "-tag=v1", "-"], script);
+    let ended = consul(
+        &server,
+        &["exec", PATIENT, "-service=web", "-tag=v1", "-"],
+        script,
+    );
     let expected = done(&[
         "    two: script",
         "    two:",

@@ -553,6 +553,9 @@ impl Pool {
         let item = Item::decode(kind, content)?;
         if let Some(item) = &item {
             figures::heard(item);
+            if matches!(item, Item::Leave(_) | Item::User(_)) {
+                figures::received(content.len());
+            }
         }
         match item {
             Some(Item::Alive(alive)) => {
@@ -737,7 +740,11 @@ impl Pool {
     }
 
     fn broadcast(&mut self, subject: Subject, item: &Item) {
-        self.queue.push(subject, item.encode());
+        let section = item.encode();
+        if matches!(subject, Subject::Leave(_) | Subject::User(..)) {
+            figures::passed_on(section.len());
+        }
+        self.queue.push(subject, section);
     }
 
     /// Passes news on to some members.

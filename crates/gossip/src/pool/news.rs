@@ -17,6 +17,7 @@ use super::{
 };
 use crate::event::{Event, UserEvent};
 use crate::exchange::EventKey;
+use crate::figures;
 use crate::handle::Shown;
 use crate::identity::{Id, Identity};
 use crate::item::{Alive, AliveFront, Down, Item, Leave, Suspect};
@@ -305,6 +306,9 @@ impl Pool {
         if let Swim::Suspect(suspicion) = &entry.standing
             && suspicion.ends() <= attention
         {
+            if suspicion.lacks_witnesses() {
+                figures::DEGRADED_TIMEOUT.increment(1);
+            }
             let down = Down {
                 identity: entry.identity,
                 incarnation: entry.incarnation,

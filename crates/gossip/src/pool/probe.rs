@@ -19,6 +19,7 @@ use crate::config::Timing;
 use crate::coordinate::Coordinate;
 use crate::exchange::Request;
 use crate::fields::Reader;
+use crate::figures;
 use crate::identity::{Codec, Id, Identity, decode_header, encode_header};
 use crate::item::{Item, Suspect};
 use crate::network::DATAGRAM_SIZE_MAX;
@@ -113,7 +114,7 @@ impl Pool {
 
     pub(super) fn core_timer(&mut self, now: Instant, timer: Timer<Identity>) {
         match &timer {
-            Timer::ProbeRandomMember(_) => self.probe_over(),
+            Timer::ProbeRandomMember(_) => self.probe_over(now),
             Timer::SendIndirectProbe { probed_id, .. } => self.probe_by_connection(*probed_id),
             _ => {}
         }
@@ -364,6 +365,9 @@ impl Pool {
     fn watch_sent(&mut self, now: Instant, header: &Header<Identity>) {
         match &header.message {
             Message::Ping(number) => {
+                if self.health > 0 {
+                    figures::DEGRADED_PROBE.increment(1);
+                }
                 self.probe = Some(Probe {
                     target: header.dst,
                     number: *number,
@@ -410,6 +414,7 @@ impl Pool {
                 }
                 probe.is_answered = true;
                 let round_trip = now.saturating_duration_since(probe.sent);
+                figures::probed(round_trip);
                 if let Some(coordinate) = coordinate {
                     self.measured(header.src.id, coordinate, round_trip);
                 }
@@ -417,7 +422,7 @@ impl Pool {
             Message::ForwardedAck {
                 origin,
                 probe_number,
-            } => self.mark_answered(*origin, *probe_number),
+            } => self.mark_answered(now, *origin, *probe_number),
             Message::PingReq {
                 target,
                 probe_number,
@@ -440,11 +445,13 @@ impl Pool {
         }
     }
 
-    fn mark_answered(&mut self, target: Identity, number: u8) {
+    fn mark_answered(&mut self, now: Instant, target: Identity, number: u8) {
         if let Some(probe) = &mut self.probe
             && probe.target == target
             && probe.number == number
+            && !probe.is_answered
         {
+            figures::probed(now.saturating_duration_since(probe.sent));
             probe.is_answered = true;
         }
     }
@@ -469,7 +476,7 @@ impl Pool {
     }
 
     /// A probe is over, and tells how well this member itself is.
-    fn probe_over(&mut self) {
+    fn probe_over(&mut self, now: Instant) {
         let Some(probe) = self.probe.take() else {
             return;
         };
@@ -477,6 +484,7 @@ impl Pool {
             self.health = self.health.saturating_sub(1);
             return;
         }
+        figures::probed(now.saturating_duration_since(probe.sent));
         // Who was asked for help and is well says so in any case. Silence of all is likely our own.
         if probe.asked == 0 {
             self.worsen(1);
@@ -521,7 +529,7 @@ impl Pool {
             dst: self.local.identity,
             message: Message::Ack(number),
         };
-        self.mark_answered(target, number);
+        self.mark_answered(now, target, number);
         self.core_receive(now, &header);
     }
 

@@ -54,6 +54,11 @@ impl Suspicion {
         is_news
     }
 
+    /// Whether fewer suspect than were hoped for, as where this member is the one that hears nothing.
+    pub(super) fn lacks_witnesses(&self) -> bool {
+        self.witnesses.len() <= self.wanted
+    }
+
     /// When it ends, on the clock of attention.
     #[expect(
         clippy::cast_precision_loss,
