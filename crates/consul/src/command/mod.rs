@@ -86,12 +86,16 @@ pub enum Command {
     Reload,
     /// `rtt`
     Rtt,
+    /// `snapshot diff`
+    SnapshotDiff,
     /// `snapshot inspect`
     SnapshotInspect,
     /// `snapshot restore`
     SnapshotRestore,
     /// `snapshot save`
     SnapshotSave,
+    /// `snapshot verify`
+    SnapshotVerify,
     /// `validate`
     Validate,
     /// `version`
@@ -133,9 +137,11 @@ impl Command {
         Self::OperatorRaft,
         Self::Reload,
         Self::Rtt,
+        Self::SnapshotDiff,
         Self::SnapshotInspect,
         Self::SnapshotRestore,
         Self::SnapshotSave,
+        Self::SnapshotVerify,
         Self::Validate,
         Self::Version,
         Self::Watch,
@@ -167,9 +173,11 @@ impl Command {
             Self::OperatorRaft => &operator::RAFT,
             Self::Reload => &reload::SYNTAX,
             Self::Rtt => &rtt::SYNTAX,
+            Self::SnapshotDiff => &snapshot::compare::DIFF,
             Self::SnapshotInspect => &snapshot::INSPECT,
             Self::SnapshotRestore => &snapshot::RESTORE,
             Self::SnapshotSave => &snapshot::SAVE,
+            Self::SnapshotVerify => &snapshot::compare::VERIFY,
             Self::Validate => &configtest::VALIDATE,
             Self::Version => &version::SYNTAX,
             Self::Watch => &watch::SYNTAX,
@@ -201,9 +209,11 @@ impl Command {
             Self::OperatorRaft => operator::raft(parsed, console),
             Self::Reload => reload::run(parsed, console),
             Self::Rtt => rtt::run(parsed, console),
+            Self::SnapshotDiff => snapshot::compare::diff(parsed, console),
             Self::SnapshotInspect => snapshot::inspect(parsed, console),
             Self::SnapshotRestore => snapshot::restore(parsed, console),
             Self::SnapshotSave => snapshot::save(parsed, console),
+            Self::SnapshotVerify => snapshot::compare::verify(parsed, console),
             Self::Validate => configtest::validate(parsed, console),
             Self::Version => version::run(console),
             Self::Watch => watch::run(parsed, console),
@@ -225,8 +235,8 @@ const GROUPS: &[Group] = &[
     },
     Group {
         name: "snapshot",
-        summary: "Saves, restores and looks into snapshots",
-        about: "Saves the whole state of a cluster to a file, restores it, or looks into such a file. A snapshot \
+        summary: "Saves, restores, compares and looks into snapshots",
+        about: "Saves the whole state of a cluster to a file, restores it, compares two, or looks into one. A snapshot \
                 holds secrets: every token and every value.",
     },
 ];
@@ -461,9 +471,11 @@ mod tests {
             (Command::OperatorRaft, &[&flag, "-list-peers"]),
             (Command::Reload, &[&flag]),
             (Command::Rtt, &[&flag, "a", "b"]),
+            (Command::SnapshotDiff, &["/nonexistent", "/nonexistent"]),
             (Command::SnapshotInspect, &["/nonexistent"]),
             (Command::SnapshotRestore, &[&flag, "/nonexistent"]),
             (Command::SnapshotSave, &[&flag, "/nonexistent/s"]),
+            (Command::SnapshotVerify, &["/nonexistent"]),
             (Command::Validate, &["/nonexistent"]),
             (Command::Watch, &[&flag, "-type=nodes"]),
         ];

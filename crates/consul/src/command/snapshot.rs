@@ -1,4 +1,4 @@
-//! `consul snapshot`: save, restore, inspect.
+//! `consul snapshot`: save, restore, inspect; what compares is in `compare.rs`.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -20,6 +20,8 @@ use super::{FAILED, OK, http};
 use crate::config::reason;
 use crate::console::Console;
 use crate::flags::{Flag, Parsed, Syntax, Value};
+
+pub(super) mod compare;
 
 pub(super) const INSPECT: Syntax = Syntax {
     name: "snapshot inspect",
@@ -59,8 +61,10 @@ pub(super) const RESTORE: Syntax = Syntax {
     about: "Replaces the whole state of the cluster by that of a snapshot file: keys, services, sessions, tokens \
             and queries. A file that isn't sound is refused before anything changes. FILE is the name of the file, \
             or - for standard input.",
-    example: "consul snapshot restore backup.snap",
+    example: "consul snapshot restore backup.snap\n\
+              consul snapshot restore -dry-run backup.snap",
     flags: &[
+        compare::DRY_RUN,
         &[Flag::switch(
             "skip-unknown",
             false,
@@ -230,6 +234,12 @@ fn publish(scratch: NamedTempFile, path: &Path, directory: &Path) -> io::Result<
 }
 
 pub(super) fn restore(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
+    if parsed.switch("dry-run") {
+        return match file_argument(parsed) {
+            Ok(file) => compare::dry_run(file, parsed, console),
+            Err(why) => http::failed(console, why),
+        };
+    }
     let outcome = file_argument(parsed).and_then(|file| {
         let opened = if file == "-" { None } else { Some(open(file)?) };
         let client = http::client(parsed, console).map_err(|why| http::cannot_connect(&why))?;

@@ -173,7 +173,12 @@ impl Items {
             }
             Record::Acl(mut row) => {
                 (row.create_index, row.modify_index) = (0, 0);
-                give(Subject::Token, &row.id, &row.name, &|out| {
+                let name: &[u8] = if row.name.is_empty() {
+                    b"(no name)"
+                } else {
+                    &row.name
+                };
+                give(Subject::Token, &row.id, name, &|out| {
                     acl::encode(out, &row);
                 });
             }
