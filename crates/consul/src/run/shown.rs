@@ -71,7 +71,6 @@ pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
             .clone()
             .into_iter()
             .collect(),
-        ..agent::Settings::default()
     };
     (identity, shown)
 }
