@@ -1,7 +1,7 @@
 //! Prepared queries that are templates: every text of their service part may hold `${…}`, filled in from the name that was asked for.
 //!
 //! What may stand between the braces is a small language: the variables `name.full`, `name.prefix` and `name.suffix`, the function `match(N)` (what the N-th group of the regular expression found), texts in quotes, numbers, and arithmetic.
-//! `$${` stands for `${` itself.
+//! `$$` stands for `$` itself. The words and their habits are those of the original's language in the year of 0.7.1, not of its later releases.
 
 use model::{Error, PreparedQuery, QueryService, Text, re2};
 use regex::bytes::Regex;

@@ -2,6 +2,8 @@
 //!
 //! Nobody waits for what a query finds, so what that touches is noted by the table.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use model::{
@@ -189,15 +191,50 @@ fn by_distance<'a>(
     let Some(from) = coordinates.get(near_lower) else {
         return Box::new(candidates);
     };
-    let distance = |it: &Candidate| {
-        let to = coordinates.get(&it.instance.node.name.lower());
-        // Nodes that nobody has measured come last.
-        to.map_or(f64::INFINITY, |to| from.coord.distance_to(&to.coord))
-    };
-    let mut measured: Vec<_> = candidates.map(|it| (distance(it), it)).collect();
-    measured.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-    Box::new(measured.into_iter().map(|(_, it)| it))
+    let measured = candidates.enumerate().map(|(place, candidate)| {
+        let to = coordinates.of(&candidate.instance.node.name);
+        Reverse(Measured {
+            // Nodes that nobody has measured come last.
+            distance: to.map_or(f64::INFINITY, |to| from.coord.distance_to(&to.coord)),
+            place,
+            candidate,
+        })
+    });
+    // Mostly a few are wanted of many, and a heap puts only those in order that are taken from it.
+    let mut heap: BinaryHeap<_> = measured.collect::<Vec<_>>().into();
+    Box::new(std::iter::from_fn(move || {
+        let Reverse(nearest) = heap.pop()?;
+        Some(nearest.candidate)
+    }))
 }
+
+/// A candidate by its distance, and of equally far ones as they came.
+struct Measured<'a> {
+    distance: f64,
+    place: usize,
+    candidate: &'a Candidate,
+}
+
+impl Ord for Measured<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_distance = self.distance.total_cmp(&other.distance);
+        by_distance.then(self.place.cmp(&other.place))
+    }
+}
+
+impl PartialOrd for Measured<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Measured<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Measured<'_> {}
 
 /// What an instance must be like.
 struct Wanted<'a> {

@@ -28,6 +28,18 @@ impl Coordinates {
         self.rows.get(node_lower)
     }
 
+    /// The coordinate of a node of any spelling, without building the lower-cased form where it is that already.
+    pub(crate) fn of(&self, node: &Text) -> Option<&NodeCoordinate> {
+        if node
+            .iter()
+            .all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
+        {
+            self.rows.get(node)
+        } else {
+            self.rows.get(&node.lower())
+        }
+    }
+
     /// All of them, by lower-cased node name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &NodeCoordinate> {
         self.rows.values()

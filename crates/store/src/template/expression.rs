@@ -76,8 +76,6 @@ pub(crate) enum Unknown {
     Number(String),
     #[error("divide by zero")]
     DivideByZero,
-    #[error("integer overflow")]
-    Overflow,
     #[error("expected a string, got a number")]
     NotText,
 }
@@ -123,9 +121,9 @@ impl Reader<'_> {
                     self.at += 1;
                     break;
                 }
-                [b'$', b'$', b'{', ..] => {
-                    plain.extend_from_slice(b"${");
-                    self.at += 3;
+                [b'$', b'$', ..] => {
+                    plain.push(b'$');
+                    self.at += 2;
                 }
                 [b'$', b'{', ..] => {
                     if !plain.is_empty() {
@@ -136,12 +134,9 @@ impl Reader<'_> {
                     self.expect(b'}', "expected \"}\"")?;
                     parts.push(Part::Filled(expression));
                 }
-                [b'\\', escaped, ..] if quoted => {
-                    plain.push(match escaped {
-                        b'n' => b'\n',
-                        b'\\' | b'"' => escaped,
-                        _ => return Err(self.malformed("invalid escape sequence")),
-                    });
+                // Others stand for themselves, backslash included.
+                [b'\\', escaped @ (b'n' | b'\\' | b'"'), ..] if quoted => {
+                    plain.push(if escaped == b'n' { b'\n' } else { escaped });
                     self.at += 2;
                 }
                 [byte, ..] => {
@@ -182,32 +177,24 @@ impl Reader<'_> {
         if self.depth > NESTING_MAX {
             return Err(self.malformed(NESTING));
         }
-        let sum = self.chain(
-            &[(b'+', Operator::Add), (b'-', Operator::Subtract)],
-            |reader| {
-                reader.chain(
-                    &[
-                        (b'*', Operator::Multiply),
-                        (b'/', Operator::Divide),
-                        (b'%', Operator::Remainder),
-                    ],
-                    Self::term,
-                )
-            },
-        );
+        let sum = self.sum();
         self.depth -= 1;
         sum
     }
 
-    fn chain(
-        &mut self,
-        operators: &[(u8, Operator)],
-        operand: impl Fn(&mut Self) -> Result<Expression, Malformed>,
-    ) -> Result<Expression, Malformed> {
-        let first = operand(self)?;
+    /// From the left to the right, whatever the signs are: the original knows no multiplication before addition.
+    fn sum(&mut self) -> Result<Expression, Malformed> {
+        const OPERATORS: [(u8, Operator); 5] = [
+            (b'+', Operator::Add),
+            (b'-', Operator::Subtract),
+            (b'*', Operator::Multiply),
+            (b'/', Operator::Divide),
+            (b'%', Operator::Remainder),
+        ];
+        let first = self.term()?;
         let mut others = Vec::new();
-        while let Some((_, operator)) = operators.iter().find(|(sign, _)| self.take(*sign)) {
-            others.push((*operator, operand(self)?));
+        while let Some((_, operator)) = OPERATORS.iter().find(|(sign, _)| self.take(*sign)) {
+            others.push((*operator, self.term()?));
         }
         Ok(if others.is_empty() {
             first
@@ -220,8 +207,14 @@ impl Reader<'_> {
         self.skip_blanks();
         match *self.rest() {
             [b'"', ..] => {
-                self.at += 1;
-                self.nested(|reader| Ok(Expression::Text(reader.parts(true)?)))
+                self.nested(|reader| {
+                    let mut texts = Vec::new();
+                    // Several that follow each other are one.
+                    while reader.take(b'"') {
+                        texts.append(&mut reader.parts(true)?.0);
+                    }
+                    Ok(Expression::Text(Parts(texts)))
+                })
             }
             [b'(', ..] => {
                 self.at += 1;
@@ -240,6 +233,8 @@ impl Reader<'_> {
                     return Ok(Expression::Variable(name));
                 }
                 let mut arguments = Vec::new();
+                // A comma in front of the first one is passed over.
+                let _ = self.take(b',');
                 if !self.take(b')') {
                     loop {
                         arguments.push(self.expression()?);
@@ -275,7 +270,9 @@ impl Reader<'_> {
         let number = if digits.contains('.') {
             digits.parse().ok().map(Expression::Float)
         } else {
-            digits.parse().ok().map(Expression::Int)
+            // A zero in front makes it octal.
+            let base = if digits.starts_with('0') { 8 } else { 10 };
+            i64::from_str_radix(&digits, base).ok().map(Expression::Int)
         };
         let number = number.ok_or_else(|| self.malformed("invalid number"))?;
         self.at += len;
@@ -365,7 +362,7 @@ impl Expression {
             }
             Self::Negative(inner) => match inner.evaluate(facts)?.into_number()? {
                 Value::Float(number) => Value::Float(-number),
-                number => Value::Int(number.into_int()?.checked_neg().ok_or(Unknown::Overflow)?),
+                number => Value::Int(number.into_int()?.wrapping_neg()),
             },
             Self::Arithmetic(first, others) => {
                 let mut sum = first.evaluate(facts)?.into_number()?;
@@ -386,14 +383,13 @@ impl Operator {
             if right == 0 && matches!(self, Self::Divide | Self::Remainder) {
                 return Err(Unknown::DivideByZero);
             }
-            let result = match self {
-                Self::Add => left.checked_add(right),
-                Self::Subtract => left.checked_sub(right),
-                Self::Multiply => left.checked_mul(right),
-                Self::Divide => left.checked_div(right),
-                Self::Remainder => left.checked_rem(right),
-            };
-            return result.map(Value::Int).ok_or(Unknown::Overflow);
+            return Ok(Value::Int(match self {
+                Self::Add => left.wrapping_add(right),
+                Self::Subtract => left.wrapping_sub(right),
+                Self::Multiply => left.wrapping_mul(right),
+                Self::Divide => left.wrapping_div(right),
+                Self::Remainder => left.wrapping_rem(right),
+            }));
         }
         let (left, right) = (left.into_float()?, right.into_float()?);
         Ok(Value::Float(match self {
