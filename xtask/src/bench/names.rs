@@ -19,12 +19,15 @@ const WINDOW: usize = 32;
 /// No answer takes so long but one that was lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The name of a service.
+const WEB: [&str; 3] = ["web", "service", "consul"];
+
 const A: u8 = 1;
 const SRV: u8 = 33;
 
 pub(super) fn few(setting: &Setting) -> Result<Vec<Measure>> {
     let (agent, names) = agent(setting, 3)?;
-    let measured = over_udp(setting, &agent, names)?;
+    let measured = over_udp(setting, &agent, names, &WEB)?;
     Ok(vec![
         Measure::at_most("DNS A, 3 instances: CPU", "µs", measured.cpu, 15.0)
             .beside(measured.ceiling),
@@ -35,7 +38,7 @@ pub(super) fn few(setting: &Setting) -> Result<Vec<Measure>> {
 
 pub(super) fn many(setting: &Setting) -> Result<Vec<Measure>> {
     let (agent, names) = agent(setting, 1000)?;
-    let measured = over_udp(setting, &agent, names)?;
+    let measured = over_udp(setting, &agent, names, &WEB)?;
     Ok(vec![
         Measure::at_most(
             "DNS A, 1,000 instances, a server: CPU",
@@ -71,6 +74,48 @@ pub(super) fn ports(setting: &Setting) -> Result<Vec<Measure>> {
     ])
 }
 
+pub(super) fn queries(setting: &Setting) -> Result<Vec<Measure>> {
+    let (agent, names) = agent(setting, 3)?;
+    create(&agent, r#"{"Name": "web", "Service": {"Service": "web"}}"#)?;
+    for at in 0..1000 {
+        let definition = format!(
+            r#"{{"Name": "t{at:03}", "Service": {{"Service": "${{match(1)}}", "Tags": ["!${{name.prefix}}"]}},
+                "Template": {{"Type": "name_prefix_match", "Regexp": "^t[0-9]+-(.*?)$"}}}}"#
+        );
+        create(&agent, &definition)?;
+    }
+    let by_name = over_udp(setting, &agent, names, &["web", "query", "consul"])?;
+    let by_template = over_udp(setting, &agent, names, &["t512-web", "query", "consul"])?;
+    drop(agent);
+    let (agent, names) = self::agent(setting, 1000)?;
+    create(&agent, r#"{"Name": "web", "Service": {"Service": "web"}}"#)?;
+    let many = over_udp(setting, &agent, names, &["web", "query", "consul"])?;
+    Ok(vec![
+        Measure::at_most("DNS A by a prepared query: CPU", "µs", by_name.cpu, 30.0)
+            .beside(by_name.ceiling),
+        Measure::at_most(
+            "DNS A by one of 1,000 templates: CPU",
+            "µs",
+            by_template.cpu,
+            30.0,
+        )
+        .beside(by_template.ceiling),
+        Measure::at_most(
+            "DNS A by a prepared query, 1,000 instances: CPU",
+            "µs",
+            many.cpu,
+            30.0,
+        )
+        .beside(many.ceiling),
+    ])
+}
+
+/// Creates a prepared query.
+fn create(agent: &Agent, definition: &str) -> Result<()> {
+    succeed(agent.address, "POST", "/v1/query", definition.as_bytes())?;
+    Ok(())
+}
+
 /// A server with a service of so many instances, each on a node of its own, and where it answers DNS.
 fn agent(setting: &Setting, instances: usize) -> Result<(Agent, SocketAddr)> {
     let (agent, names) = Agent::start_with_names(&setting.program, setting.scratch.path())?;
@@ -100,8 +145,13 @@ struct Measured {
     ceiling_per_second: f64,
 }
 
-fn over_udp(setting: &Setting, agent: &Agent, names: SocketAddr) -> Result<Measured> {
-    let question = question(A);
+fn over_udp(
+    setting: &Setting,
+    agent: &Agent,
+    names: SocketAddr,
+    asked: &[&str],
+) -> Result<Measured> {
+    let question = question(asked, A);
     let (ceiling, ceiling_per_second) = echo(&question, setting.time / 2)?;
     load(names, &question, setting.time / 8)?;
     let before = agent.cpu()?;
@@ -116,10 +166,10 @@ fn over_udp(setting: &Setting, agent: &Agent, names: SocketAddr) -> Result<Measu
     })
 }
 
-/// Asks for `web.service.consul`.
-fn question(kind: u8) -> Vec<u8> {
+/// Asks for a name.
+fn question(labels: &[&str], kind: u8) -> Vec<u8> {
     let mut bytes = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in ["web", "service", "consul"] {
+    for label in labels {
         bytes.push(u8::try_from(label.len()).unwrap_or(0));
         bytes.extend_from_slice(label.as_bytes());
     }
@@ -192,7 +242,7 @@ fn echo(question: &[u8], time: Duration) -> Result<(f64, f64)> {
 
 /// Asks for all ports of the service again and again, over one connection or a new one each time; returns how often.
 fn over_tcp(address: SocketAddr, time: Duration, is_anew: bool) -> Result<u64> {
-    let question = question(SRV);
+    let question = question(&WEB, SRV);
     let length = u16::try_from(question.len())?.to_be_bytes();
     let framed = [&length, &question[..]].concat();
     let connect = || -> Result<TcpStream> {
@@ -228,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_load_counts_what_comes_back() {
-        let (cpu, per_second) = echo(&question(A), Duration::from_millis(100)).unwrap();
+        let (cpu, per_second) = echo(&question(&WEB, A), Duration::from_millis(100)).unwrap();
         assert!(cpu >= 0.0 && per_second > 10.0);
     }
 }

@@ -23,12 +23,27 @@ fn catalog() -> Vec<Value> {
     ]
 }
 
+/// Prepared queries.
+fn queries() -> Vec<Value> {
+    let main = json!({"Type": "name_prefix_match", "Regexp": "^by-(.+)-(.+?)$"});
+    vec![
+        json!({"Name": "All.Of.It", "Service": {"Service": "db"}, "DNS": {"TTL": "30s"}}),
+        json!({"Name": "by-", "Template": main, "Service": {"Service": "${match(2)}", "Tags": ["${match(1)}", "!spare"]}}),
+        json!({"Name": "own", "Service": {"Service": "web", "Near": "_agent"}}),
+        json!({"Name": "careful", "Service": {"Service": "warned", "OnlyPassing": true}}),
+        json!({"Name": "elsewhere", "Service": {"Service": "sick", "Failover": {"NearestN": 2, "Datacenters": ["dc2"]}}}),
+    ]
+}
+
 /// A server with its own service and others', once names lead to it.
 fn serving(dig: &Dig, settings: &Value) -> (Cluster, Dig) {
     let cluster = Cluster::form(&Plan::servers(1).with(settings));
     let agent = &cluster.agents[0];
     for row in catalog() {
         put(agent, "/v1/catalog/register", &row);
+    }
+    for query in queries() {
+        agent.get("POST", "/v1/query", query.to_string().as_bytes());
     }
     put(
         agent,
