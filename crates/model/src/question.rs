@@ -137,12 +137,22 @@ impl Row for KvEntry {
     fn is_visible(&self, authority: &Authority) -> bool {
         authority.allows(Resource::Key, self.key(), Access::Read)
     }
+
+    fn filter_all(rows: &mut Vec<Self>, authority: &Authority) {
+        let mut allows = authority.allows_in_order(Resource::Key, Access::Read);
+        rows.retain(|row| allows(row.key()));
+    }
 }
 
 /// A key, or what several begin with.
 impl Row for Text {
     fn is_visible(&self, authority: &Authority) -> bool {
         authority.allows(Resource::Key, self, Access::Read)
+    }
+
+    fn filter_all(rows: &mut Vec<Self>, authority: &Authority) {
+        let mut allows = authority.allows_in_order(Resource::Key, Access::Read);
+        rows.retain(|key| allows(key));
     }
 }
 

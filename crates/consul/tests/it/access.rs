@@ -218,10 +218,10 @@ impl Ruled {
             r#"{"Node":"other","Address":"10.0.0.7","Service":{"ID":"web","Service":"web"},
                 "Checks":[{"CheckID":"up","Name":"up","ServiceID":"web"},{"CheckID":"c","Name":"c"}]}"#,
         );
-        // A single instance, since of several the order is drawn by lot.
+        // A single instance, since of several the order is drawn by lot, on a node that nothing is said to be wrong with.
         ruled.set(
             "/v1/catalog/register",
-            r#"{"Node":"other","Address":"10.0.0.7","Service":{"ID":"api","Service":"api"}}"#,
+            r#"{"Node":"third","Address":"10.0.0.6","Service":{"ID":"api","Service":"api"}}"#,
         );
         ruled.set("/v1/agent/service/register", r#"{"Name":"web"}"#);
         ruled.set("/v1/agent/check/register", r#"{"Name":"mem","TTL":"1h"}"#);
