@@ -188,10 +188,11 @@ fn havings(
 ) -> Vec<Having> {
     let mut all = Vec::new();
     for event in history.events.iter().filter(|event| takes(&event.what)) {
-        // One that was asked for before, and whose answer came later or not at all, may have come in between.
+        // One that was asked for before, and whose answer came later or not at all, may have come in between; within the
+        // same moment nobody knows.
         let given = (history.events.iter())
             .filter(|other| other.session == event.session && gives(&other.what))
-            .filter(|other| other.returned > event.called)
+            .filter(|other| other.returned >= event.called)
             .map(|other| other.called)
             .min();
         let until = lives.until(event.session).min(given.unwrap_or(Moment::MAX));
@@ -292,11 +293,11 @@ fn delays_are_kept(history: &LockHistory, lives: &Lives) -> Result<(), Violation
             for before in &of_lock {
                 let delay = lives.delay(before.session);
                 let is_too_soon = before.session != next.session
-                    && before.returned <= next.called
+                    && before.returned < next.called
                     && next.returned.saturating_add(ROUNDING) < before.called.saturating_add(delay);
                 let gave_up = |release: &&Event| {
                     release.session == before.session
-                        && release.returned > before.called
+                        && release.returned >= before.called
                         && release.called < next.returned
                 };
                 if is_too_soon && !releases.iter().copied().any(|release| gave_up(&release)) {
@@ -380,7 +381,7 @@ fn fences_rise(history: &LockHistory, _: &Lives) -> Result<(), Violation> {
         for (earlier, (other, before_index, before)) in &seen[..place] {
             let comes_after = other == lock
                 && earlier.session != later.session
-                && earlier.returned <= later.called;
+                && earlier.returned < later.called;
             let rises =
                 before < modify && (before_index < lock_index || !history.kept.contains(lock));
             if comes_after && !rises {

@@ -141,6 +141,19 @@ fn holders() {
         Ok(()),
         "it was not renewed"
     );
+    let seen = (1, holds(1, 9), 4, 4);
+    assert_eq!(
+        judge(&[
+            one,
+            two,
+            taken,
+            (1, Released(7), 3, 4),
+            seen,
+            (2, Acquired(7), 5, 6)
+        ]),
+        Ok(()),
+        "seen in the moment in which it was given up"
+    );
     let mut history = history(&[one, taken]);
     history.frees = vec![Free {
         lock: 7,
