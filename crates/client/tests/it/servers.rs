@@ -51,6 +51,8 @@ struct Pair {
 pub(crate) struct Servers {
     address: std::net::SocketAddr,
     state: Arc<(Mutex<State>, Condvar)>,
+    /// Told of each request.
+    news: Arc<tokio::sync::Notify>,
 }
 
 impl Servers {
@@ -58,7 +60,11 @@ impl Servers {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::<(Mutex<State>, Condvar)>::default();
-        let servers = Self { address, state };
+        let servers = Self {
+            address,
+            state,
+            news: Arc::default(),
+        };
         let serving = servers.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -113,18 +119,25 @@ impl Servers {
 
     /// Waits until so many requests that begin so have come.
     pub(crate) async fn has_been_asked(&self, line: &str, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let so_many = || {
             let asked = self.asked();
-            if asked.iter().filter(|asked| asked.starts_with(line)).count() >= count {
-                return;
+            asked.iter().filter(|asked| asked.starts_with(line)).count() >= count
+        };
+        let waiting = async {
+            loop {
+                let news = self.news.notified();
+                if so_many() {
+                    return;
+                }
+                news.await;
             }
-            assert!(
-                Instant::now() < deadline,
-                "no {count} times {line}: {asked:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(
+            waited.is_ok(),
+            "no {count} times {line}: {:?}",
+            self.asked()
+        );
     }
 
     /// The ids of the sessions that there are.
@@ -206,6 +219,7 @@ impl Servers {
     fn fault(&self, line: &str) -> Option<Fault> {
         let mut state = self.state();
         state.asked.push(line.to_owned());
+        self.news.notify_waiters();
         let (_, count, fault) = state
             .faults
             .iter_mut()

@@ -122,7 +122,10 @@ fn requests(method: &str, path: &str) -> Option<Vec<(Kind, Asked)>> {
         ("PUT", "/v1/acl/destroy/") => vec![put("/v1/acl/destroy/extra", "")],
         ("PUT", "/v1/acl/clone/") => vec![put("/v1/acl/clone/reader", "")],
         ("ANY", "/v1/acl/info/") => vec![get("/v1/acl/info/reader")],
-        ("ANY", "/v1/agent/self") | ("GET", "/v1/agent/metrics") => vec![send("GET", path, "")],
+        ("ANY", "/v1/agent/self")
+        | ("GET", "/v1/agent/metrics" | "/v1/operator/keyring" | "/v1/snapshot") => {
+            vec![send("GET", path, "")]
+        }
         ("ANY", "/v1/agent/join/") => vec![put("/v1/agent/join/127.0.0.1:1", "")],
         ("ANY", "/v1/agent/force-leave/") => vec![put("/v1/agent/force-leave/nobody", "")],
         ("PUT", "/v1/agent/leave") => vec![(Ends, ("PUT", path.to_owned(), String::new()))],
@@ -160,14 +163,12 @@ fn requests(method: &str, path: &str) -> Option<Vec<(Kind, Asked)>> {
                 "",
             )]
         }
-        ("GET", "/v1/operator/keyring") => vec![send("GET", path, "")],
         ("POST" | "PUT" | "DELETE", "/v1/operator/keyring") => {
             let method = ["POST", "PUT", "DELETE"]
                 .into_iter()
                 .find(|it| *it == method)?;
             vec![send(method, path, key)]
         }
-        ("GET", "/v1/snapshot") => vec![send("GET", path, "")],
         ("PUT", "/v1/snapshot") => vec![put(path, "no snapshot")],
         _ => return None,
     })
