@@ -70,5 +70,5 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     }
     let mut saved = Vec::new();
     store::archive::write(&store.freeze(), &mut saved).expect("writing to memory");
-    verify(&saved, Unknown::Refuse).expect("what was accepted is not refused at a restore");
+    verify(&saved[..], Unknown::Refuse).expect("what was accepted is not refused at a restore");
 });
