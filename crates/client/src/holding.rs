@@ -1,4 +1,5 @@
-//! What locks and semaphores have in common: waiting that can be ended, a session, and an eye on what is held.
+//! What locks and semaphores have in common: taking and giving back under a session, waiting that can be ended, and
+//! an eye on what is held.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::{Client, Error, NewSession, Session, SessionEnd, Wait, WriteOptions};
+use crate::{
+    Cleanup, Client, DeleteCondition, Error, NewSession, Session, SessionEnd, Wait, WriteOptions,
+};
 
 /// For how long a call that doesn't wait for anybody is waited for: longer than a server waits for a leader.
 const CALL_TIME: Duration = Duration::from_secs(30);
@@ -68,6 +71,97 @@ pub enum Loss {
     /// Nobody could be asked whether it is still held.
     #[error("nobody can say whether it is still held: {0}")]
     Unseen(String),
+}
+
+/// What makes a lock of a lock, and a semaphore of a semaphore: who under which conditions has it, in keys.
+pub(crate) trait Recipe: Sync {
+    /// What is known of the moment in which it was taken.
+    type Taken: Send;
+
+    /// On whose behalf it is taken.
+    fn terms(&self) -> Terms<'_>;
+
+    /// Tries until the session has it; `None` when patience ends before, and then the session has left.
+    fn contend(
+        &self,
+        session: &str,
+        patience: &mut Patience<'_>,
+    ) -> impl Future<Output = Result<Option<Self::Taken>, LockError>> + Send;
+
+    /// Takes the session out, whether or not it has it, and says whether it did.
+    fn leave(&self, session: &str) -> impl Future<Output = Result<bool, LockError>> + Send;
+}
+
+/// Who asks for something, and under which session.
+pub(crate) struct Terms<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) shared: Option<&'a Arc<Session>>,
+    pub(crate) wish: &'a NewSession,
+    pub(crate) write: WriteOptions,
+}
+
+/// Takes it, unless `stop` comes first or it isn't to be had in this time; nothing is left behind then.
+pub(crate) async fn take<R: Recipe>(
+    recipe: &R,
+    stop: impl Future<Output = ()> + Send,
+    time: Option<Duration>,
+) -> Result<Option<(Tenure, R::Taken)>, LockError> {
+    let stop = std::pin::pin!(stop);
+    let mut patience = Patience::new(stop, time);
+    let tenure = Tenure::begin(recipe.terms()).await?;
+    let session = tenure.session();
+    let taken = tokio::select! {
+        biased;
+        taken = recipe.contend(session.id(), &mut patience) => taken,
+        end = session.ended() => Err(LockError::Session(end)),
+    };
+    match taken {
+        Ok(Some(taken)) => Ok(Some((tenure, taken))),
+        Ok(None) => {
+            tenure.end().await?;
+            Ok(None)
+        }
+        Err(why) => {
+            // As far as that can be done: it may have been taken by a call whose answer was lost.
+            let _ = give_back(recipe, tenure).await;
+            Err(why)
+        }
+    }
+}
+
+/// Takes it, however long that takes.
+pub(crate) async fn take_at_last<R: Recipe>(recipe: &R) -> Result<(Tenure, R::Taken), LockError> {
+    loop {
+        if let Some(taken) = take(recipe, std::future::pending(), None).await? {
+            return Ok(taken);
+        }
+    }
+}
+
+/// Leaves and ends the session, the latter also when the former fails; says whether it was still held.
+pub(crate) async fn give_back<R: Recipe>(recipe: &R, tenure: Tenure) -> Result<bool, LockError> {
+    let left = recipe.leave(tenure.session().id()).await;
+    let ended = tenure.end().await;
+    let left = left?;
+    ended.map(|()| left)
+}
+
+/// Removes a key that nobody uses, unless it has changed since that was seen: then somebody does.
+pub(crate) async fn remove<R: Recipe>(
+    recipe: &R,
+    doing: &'static str,
+    key: &str,
+    modified: u64,
+    in_use: LockError,
+) -> Result<Cleanup, LockError> {
+    let Terms { client, write, .. } = recipe.terms();
+    let unchanged = DeleteCondition::Unchanged(modified);
+    let removal = client.kv_delete(key, unchanged, &write);
+    if settled(doing, removal).await? {
+        Ok(Cleanup::Removed)
+    } else {
+        Err(in_use)
+    }
 }
 
 /// How long one is ready to wait, and who may end it.
@@ -160,17 +254,13 @@ pub(crate) enum Tenure {
 }
 
 impl Tenure {
-    pub(crate) async fn begin(
-        client: &Client,
-        shared: Option<&Arc<Session>>,
-        wish: &NewSession,
-        options: &WriteOptions,
-    ) -> Result<Self, LockError> {
-        match shared {
+    async fn begin(terms: Terms<'_>) -> Result<Self, LockError> {
+        match terms.shared {
             Some(session) => Ok(Self::Shared(Arc::clone(session))),
             None => {
-                let session = settled("create session", Session::open(client, wish, options));
-                Ok(Self::Own(Box::new(session.await?)))
+                let opening = Session::open(terms.client, terms.wish, &terms.write);
+                let session = settled("create session", opening).await?;
+                Ok(Self::Own(Box::new(session)))
             }
         }
     }

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use crate::holding::{
-    Holding, LockError, Loss, Patience, Retries, Tenure, monitor, read_soon, settled,
+    Holding, LockError, Loss, Patience, Recipe, Retries, Tenure, Terms, give_back, monitor,
+    read_soon, remove, settled, take, take_at_last,
 };
 use crate::{
-    Answer, Client, Consistency, DeleteCondition, KvPair, KvPut, NewSession, PutCondition,
-    QueryOptions, Session, SessionBehavior, Wait, WriteOptions,
+    Answer, Client, Consistency, KvPair, KvPut, NewSession, PutCondition, QueryOptions, Session,
+    SessionBehavior, Wait, WriteOptions,
 };
 
 /// The flags of a key that is used as a lock.
@@ -133,11 +134,8 @@ impl Lock {
     /// # Errors
     /// When the key is used for something else, or the servers can't be asked.
     pub async fn acquire(&self) -> Result<HeldLock, LockError> {
-        loop {
-            if let Some(held) = self.acquire_unless(std::future::pending(), None).await? {
-                return Ok(held);
-            }
-        }
+        let (tenure, taken) = take_at_last(self).await?;
+        Ok(self.held(tenure, &taken))
     }
 
     /// Takes the lock, unless `stop` comes first or it isn't to be had in this time; `None` then, and nothing is left
@@ -150,29 +148,8 @@ impl Lock {
         stop: impl Future<Output = ()> + Send,
         time: Option<Duration>,
     ) -> Result<Option<HeldLock>, LockError> {
-        let stop = std::pin::pin!(stop);
-        let mut patience = Patience::new(stop, time);
-        let options = &self.options;
-        let write = self.write_options();
-        let shared = options.session.as_ref();
-        let tenure = Tenure::begin(&self.client, shared, &options.new_session, &write).await?;
-        let session = tenure.session();
-        let taken = tokio::select! {
-            biased;
-            taken = self.contend(session.id(), &mut patience) => taken,
-            end = session.ended() => Err(LockError::Session(end)),
-        };
-        match taken {
-            Ok(Some(taken)) => Ok(Some(self.held(tenure, &taken))),
-            Ok(None) => {
-                tenure.end().await?;
-                Ok(None)
-            }
-            Err(why) => {
-                self.give_up(tenure).await;
-                Err(why)
-            }
-        }
+        let taken = take(self, stop, time).await?;
+        Ok(taken.map(|(tenure, taken)| self.held(tenure, &taken)))
     }
 
     /// Removes the key, if it is a lock and nobody holds it.
@@ -186,70 +163,9 @@ impl Lock {
         if !pair.session.is_empty() {
             return Err(LockError::InUse("lock"));
         }
-        let unchanged = DeleteCondition::Unchanged(pair.modify_index);
-        let options = self.write_options();
-        let removal = self
-            .client
-            .kv_delete(&self.options.key, unchanged, &options);
-        if settled("remove lock", removal).await? {
-            Ok(Cleanup::Removed)
-        } else {
-            Err(LockError::InUse("lock"))
-        }
-    }
-
-    /// Tries until the session has locked the key; `None` when patience ends before.
-    async fn contend(
-        &self,
-        session: &str,
-        patience: &mut Patience<'_>,
-    ) -> Result<Option<KvPair>, LockError> {
-        let Some(mut seen) = patience.unless_stopped(self.look()).await.transpose()? else {
-            return Ok(None);
-        };
-        loop {
-            let holder = seen.value.as_ref().map_or("", |pair| pair.session.as_str());
-            if !holder.is_empty() && holder != session {
-                let wait = Wait {
-                    index: seen.meta.index.max(1),
-                    time: self.options.wait_time,
-                };
-                let changed = self.read(Some(wait), Consistency::Leader);
-                seen = match patience.wait_for(changed).await {
-                    Some(changed) => changed?,
-                    None => return Ok(None),
-                };
-                continue;
-            }
-            let is_ours = holder == session || self.put(session, PutCondition::Acquire).await?;
-            if is_ours && patience.is_stopped().await {
-                // At the very moment: nobody would use it.
-                self.put(session, PutCondition::Release).await?;
-                return Ok(None);
-            }
-            if is_ours {
-                // Who holds it is what a leader says that has made sure that it is one.
-                let now = read_soon(READ, self.read(None, Consistency::Consistent)).await?;
-                match now.value {
-                    Some(pair) if pair.session == session => return Ok(Some(pair)),
-                    _ => seen = now,
-                }
-            } else {
-                let now = self.look().await?;
-                let was_faster = modified(&now) != modified(&seen);
-                seen = now;
-                if !was_faster {
-                    // Nobody was, so a lock-delay is in force.
-                    let Some(()) = patience.wait_for(self.lock_delay(&seen)).await else {
-                        return Ok(None);
-                    };
-                    seen = self.look().await?;
-                }
-            }
-            if patience.is_over().await {
-                return Ok(None);
-            }
-        }
+        let in_use = LockError::InUse("lock");
+        let (key, modified) = (&self.options.key, pair.modify_index);
+        remove(self, "remove lock", key, modified, in_use).await
     }
 
     /// Waits until a free key that was refused is worth another try: a while, or until it changes.
@@ -294,13 +210,6 @@ impl Lock {
             fence: taken.modify_index,
             lock_index: taken.lock_index,
         }
-    }
-
-    /// Leaves nothing behind after a failure, as far as that can be done: the key may have been locked by a call
-    /// whose answer was lost.
-    async fn give_up(&self, tenure: Tenure) {
-        let _ = self.put(tenure.session().id(), PutCondition::Release).await;
-        let _ = tenure.end().await;
     }
 
     async fn put(
@@ -363,6 +272,77 @@ impl Lock {
     }
 }
 
+impl Recipe for Lock {
+    /// The key as it was when it was locked.
+    type Taken = KvPair;
+
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            client: &self.client,
+            shared: self.options.session.as_ref(),
+            wish: &self.options.new_session,
+            write: self.write_options(),
+        }
+    }
+
+    async fn contend(
+        &self,
+        session: &str,
+        patience: &mut Patience<'_>,
+    ) -> Result<Option<KvPair>, LockError> {
+        let Some(mut seen) = patience.unless_stopped(self.look()).await.transpose()? else {
+            return Ok(None);
+        };
+        loop {
+            let holder = seen.value.as_ref().map_or("", |pair| pair.session.as_str());
+            if !holder.is_empty() && holder != session {
+                let wait = Wait {
+                    index: seen.meta.index.max(1),
+                    time: self.options.wait_time,
+                };
+                let changed = self.read(Some(wait), Consistency::Leader);
+                seen = match patience.wait_for(changed).await {
+                    Some(changed) => changed?,
+                    None => return Ok(None),
+                };
+                continue;
+            }
+            let is_ours = holder == session || self.put(session, PutCondition::Acquire).await?;
+            if is_ours && patience.is_stopped().await {
+                // At the very moment: nobody would use it.
+                self.leave(session).await?;
+                return Ok(None);
+            }
+            if is_ours {
+                // Who holds it is what a leader says that has made sure that it is one.
+                let now = read_soon(READ, self.read(None, Consistency::Consistent)).await?;
+                match now.value {
+                    Some(pair) if pair.session == session => return Ok(Some(pair)),
+                    _ => seen = now,
+                }
+            } else {
+                let now = self.look().await?;
+                let was_faster = modified(&now) != modified(&seen);
+                seen = now;
+                if !was_faster {
+                    // Nobody was, so a lock-delay is in force.
+                    let Some(()) = patience.wait_for(self.lock_delay(&seen)).await else {
+                        return Ok(None);
+                    };
+                    seen = self.look().await?;
+                }
+            }
+            if patience.is_over().await {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn leave(&self, session: &str) -> Result<bool, LockError> {
+        self.put(session, PutCondition::Release).await
+    }
+}
+
 /// When the key last changed, if it exists.
 fn modified(seen: &Answer<Option<KvPair>>) -> Option<u64> {
     seen.value.as_ref().map(|pair| pair.modify_index)
@@ -408,10 +388,6 @@ impl HeldLock {
     /// When the servers couldn't be told; then it is free when the session has run out.
     pub async fn release(self) -> Result<bool, LockError> {
         let Self { holding, lock, .. } = self;
-        let tenure = holding.unwatched();
-        let released = lock.put(tenure.session().id(), PutCondition::Release).await;
-        let ended = tenure.end().await;
-        let released = released?;
-        ended.map(|()| released)
+        give_back(&lock, holding.unwatched()).await
     }
 }

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::holding::{
-    Holding, LockError, Loss, Patience, Retries, Tenure, monitor, read_soon, settled,
+    Holding, LockError, Loss, Patience, Recipe, Retries, Tenure, Terms, give_back, monitor,
+    read_soon, remove, settled, take, take_at_last,
 };
 use crate::{
     Answer, Cleanup, Client, Consistency, DeleteCondition, Error, KvPair, KvPut, NewSession,
@@ -150,11 +151,8 @@ impl Semaphore {
     /// # Errors
     /// When the keys are used for something else or with another limit, or the servers can't be asked.
     pub async fn acquire(&self) -> Result<HeldSlot, LockError> {
-        loop {
-            if let Some(held) = self.acquire_unless(std::future::pending(), None).await? {
-                return Ok(held);
-            }
-        }
+        let (tenure, index) = take_at_last(self).await?;
+        Ok(self.held(tenure, index))
     }
 
     /// Takes a slot, unless `stop` comes first or none is to be had in this time; `None` then, and nothing is left
@@ -167,32 +165,8 @@ impl Semaphore {
         stop: impl Future<Output = ()> + Send,
         time: Option<Duration>,
     ) -> Result<Option<HeldSlot>, LockError> {
-        let stop = std::pin::pin!(stop);
-        let mut patience = Patience::new(stop, time);
-        let options = &self.options;
-        let write = self.write_options();
-        let shared = options.session.as_ref();
-        let tenure = Tenure::begin(&self.client, shared, &options.new_session, &write).await?;
-        let session = tenure.session();
-        let taken = tokio::select! {
-            biased;
-            taken = self.contend(session.id(), &mut patience) => taken,
-            end = session.ended() => Err(LockError::Session(end)),
-        };
-        match taken {
-            Ok(Some(index)) => Ok(Some(self.held(tenure, index))),
-            Ok(None) => {
-                self.leave(tenure.session().id()).await?;
-                tenure.end().await?;
-                Ok(None)
-            }
-            Err(why) => {
-                // As far as that can be done; the slot may have been taken by a call whose answer was lost.
-                let _ = self.leave(tenure.session().id()).await;
-                let _ = tenure.end().await;
-                Err(why)
-            }
-        }
+        let taken = take(self, stop, time).await?;
+        Ok(taken.map(|(tenure, index)| self.held(tenure, index)))
     }
 
     /// Removes the coordination key, if nobody holds a slot.
@@ -207,19 +181,12 @@ impl Semaphore {
         if seen.modified == 0 {
             return Ok(Cleanup::Absent);
         }
-        let options = self.write_options();
-        let key = self.key(COORDINATION);
-        let unchanged = DeleteCondition::Unchanged(seen.modified);
-        let removal = self.client.kv_delete(&key, unchanged, &options);
-        if settled("remove semaphore", removal).await? {
-            Ok(Cleanup::Removed)
-        } else {
-            Err(LockError::InUse("semaphore"))
-        }
+        let (key, in_use) = (self.key(COORDINATION), LockError::InUse("semaphore"));
+        remove(self, "remove semaphore", &key, seen.modified, in_use).await
     }
 
     /// Tries until the session has a slot, and says from which index to watch it; `None` when patience ends before.
-    async fn contend(
+    async fn enter(
         &self,
         session: &str,
         patience: &mut Patience<'_>,
@@ -309,26 +276,6 @@ impl Semaphore {
         }
     }
 
-    /// Takes a session out of the holders, and removes its key; says whether it was a holder.
-    async fn leave(&self, session: &str) -> Result<bool, LockError> {
-        let was_holder = loop {
-            let mut seen = read_soon(READ, self.read(None, Consistency::Leader)).await?;
-            if seen.slots.holders.remove(session).is_none() {
-                break false;
-            }
-            if self.write(&seen.slots, seen.modified).await? {
-                break true;
-            }
-        };
-        let options = self.write_options();
-        let key = self.key(session);
-        let removal = self
-            .client
-            .kv_delete(&key, DeleteCondition::Always, &options);
-        settled("remove contender entry", removal).await?;
-        Ok(was_holder)
-    }
-
     /// Writes who holds a slot, unless somebody was faster.
     async fn write(&self, slots: &Slots, modified: u64) -> Result<bool, LockError> {
         let json = serde_json::to_vec(slots).map_err(|why| LockError::Value(why.to_string()))?;
@@ -406,6 +353,53 @@ impl Semaphore {
     }
 }
 
+impl Recipe for Semaphore {
+    /// From which index to watch it.
+    type Taken = u64;
+
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            client: &self.client,
+            shared: self.options.session.as_ref(),
+            wish: &self.options.new_session,
+            write: self.write_options(),
+        }
+    }
+
+    async fn contend(
+        &self,
+        session: &str,
+        patience: &mut Patience<'_>,
+    ) -> Result<Option<u64>, LockError> {
+        let taken = self.enter(session, patience).await?;
+        if taken.is_none() {
+            // Its own key is there, and perhaps a slot was taken at the very moment.
+            self.leave(session).await?;
+        }
+        Ok(taken)
+    }
+
+    /// Takes a session out of the holders, and removes its key.
+    async fn leave(&self, session: &str) -> Result<bool, LockError> {
+        let was_holder = loop {
+            let mut seen = read_soon(READ, self.read(None, Consistency::Leader)).await?;
+            if seen.slots.holders.remove(session).is_none() {
+                break false;
+            }
+            if self.write(&seen.slots, seen.modified).await? {
+                break true;
+            }
+        };
+        let options = self.write_options();
+        let key = self.key(session);
+        let removal = self
+            .client
+            .kv_delete(&key, DeleteCondition::Always, &options);
+        settled("remove contender entry", removal).await?;
+        Ok(was_holder)
+    }
+}
+
 impl HeldSlot {
     /// Whether the slot is held at this moment; once false, always false.
     ///
@@ -431,11 +425,7 @@ impl HeldSlot {
     /// When the servers couldn't be told; then it is free when the session has run out.
     pub async fn release(self) -> Result<bool, LockError> {
         let Self { holding, semaphore } = self;
-        let tenure = holding.unwatched();
-        let released = semaphore.leave(tenure.session().id()).await;
-        let ended = tenure.end().await;
-        let released = released?;
-        ended.map(|()| released)
+        give_back(&semaphore, holding.unwatched()).await
     }
 }
 
