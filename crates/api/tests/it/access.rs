@@ -27,115 +27,54 @@ async fn node(grant: &str, api_scripts: ApiScripts) -> Node {
     node
 }
 
-const CHANGES: [(&str, &str); 13] = [
-    ("PUT service/register", r#"{"ID":"w","Name":"web"}"#),
-    ("PUT service/register", r#"{"Name":"db"}"#),
-    ("PUT service/register", r#"{"ID":"w","Name":"db"}"#),
-    (
-        "PUT check/register",
-        r#"{"Name":"c","TTL":"1h","ServiceID":"w"}"#,
-    ),
-    ("PUT check/register", r#"{"Name":"d","TTL":"1h"}"#),
-    ("PUT check/pass/service:w", ""),
-    ("PUT check/warn/mem", ""),
-    ("PUT check/fail/nothing", ""),
-    ("PUT check/update/service:w", r#"{"Status":"passing"}"#),
-    ("PUT service/maintenance/w?enable=true", ""),
-    ("PUT service/maintenance/nothing?enable=true", ""),
-    ("PUT maintenance?enable=true", ""),
-    ("PUT check/deregister/mem", ""),
+const WEB: &str = "403 Permission denied: this needs write on service \"web\"";
+const DB: &str = "403 Permission denied: this needs write on service \"db\"";
+const N1: &str = "403 Permission denied: this needs write on node \"n1\"";
+const NO_CHECK: &str = "500 Unknown check \"nothing\"";
+const NO_SERVICE: &str = "500 Unknown service \"nothing\"";
+const DONE: &str = "200 ";
+
+/// A change, its body, and what comes of it for each of [`GRANTS`].
+type Change = (&'static str, &'static str, [&'static str; 5]);
+
+const GRANTS: [&str; 5] = [
+    "nothing",
+    "service:=read node:=read agent:=write",
+    "service:web=write",
+    "service:db=write",
+    "node:n1=write",
 ];
 
-async fn answers(grant: &str) -> Vec<String> {
-    let node = node(grant, ApiScripts::Allowed).await;
-    let mut answers = Vec::new();
-    for (line, body) in CHANGES {
-        let (status, text) = node.ask(line, body).await;
-        answers.push(format!("{status} {text}"));
-    }
-    let (status, text) = node.ask("PUT service/deregister/w", "").await;
-    answers.push(format!("{status} {text}"));
-    answers
-}
-
-const UNKNOWN_CHECK: &str = "500 Unknown check \"nothing\"";
-const UNKNOWN_SERVICE: &str = "500 Unknown service \"nothing\"";
+// One change a line, so that the answers stand below one another.
+#[rustfmt::skip]
+const CHANGES: [Change; 14] = [
+    ("PUT service/register", r#"{"ID":"w","Name":"web"}"#, [WEB, WEB, DONE, WEB, WEB]),
+    ("PUT service/register", r#"{"Name":"db"}"#, [DB, DB, DB, DONE, DB]),
+    // It needs both: that of the service that it was, and that of what it is to be.
+    ("PUT service/register", r#"{"ID":"w","Name":"db"}"#, [DB, DB, DB, WEB, DB]),
+    ("PUT check/register", r#"{"Name":"c","TTL":"1h","ServiceID":"w"}"#, [WEB, WEB, DONE, WEB, WEB]),
+    ("PUT check/register", r#"{"Name":"d","TTL":"1h"}"#, [N1, N1, N1, N1, DONE]),
+    ("PUT check/pass/service:w", "", [WEB, WEB, DONE, WEB, WEB]),
+    ("PUT check/warn/mem", "", [N1, N1, N1, N1, DONE]),
+    ("PUT check/fail/nothing", "", [NO_CHECK; 5]),
+    ("PUT check/update/service:w", r#"{"Status":"passing"}"#, [WEB, WEB, DONE, WEB, WEB]),
+    ("PUT service/maintenance/w?enable=true", "", [WEB, WEB, DONE, WEB, WEB]),
+    ("PUT service/maintenance/nothing?enable=true", "", [NO_SERVICE; 5]),
+    ("PUT maintenance?enable=true", "", [N1, N1, N1, N1, DONE]),
+    ("PUT check/deregister/mem", "", [N1, N1, N1, N1, DONE]),
+    ("PUT service/deregister/w", "", [WEB, WEB, DONE, WEB, WEB]),
+];
 
 #[tokio::test(start_paused = true)]
 async fn changes_need_the_rule_of_what_they_change() {
-    let web = "403 Permission denied: this needs write on service \"web\"";
-    let db = "403 Permission denied: this needs write on service \"db\"";
-    let n1 = "403 Permission denied: this needs write on node \"n1\"";
-    let done = "200 ";
-    let none = [
-        web,
-        db,
-        db,
-        web,
-        n1,
-        web,
-        n1,
-        UNKNOWN_CHECK,
-        web,
-        web,
-        UNKNOWN_SERVICE,
-        n1,
-        n1,
-        web,
-    ];
-    assert_eq!(answers("nothing").await, none);
-    assert_eq!(answers("service:=read node:=read agent:=write").await, none);
-    let of_web = [
-        done,
-        db,
-        db,
-        done,
-        n1,
-        done,
-        n1,
-        UNKNOWN_CHECK,
-        done,
-        done,
-        UNKNOWN_SERVICE,
-        n1,
-        n1,
-        done,
-    ];
-    assert_eq!(answers("service:web=write").await, of_web);
-    let of_node = [
-        web,
-        db,
-        db,
-        web,
-        done,
-        web,
-        done,
-        UNKNOWN_CHECK,
-        web,
-        web,
-        UNKNOWN_SERVICE,
-        done,
-        done,
-        web,
-    ];
-    assert_eq!(answers("node:n1=write").await, of_node);
-    let of_db = [
-        web,
-        done,
-        web,
-        web,
-        n1,
-        web,
-        n1,
-        UNKNOWN_CHECK,
-        web,
-        web,
-        UNKNOWN_SERVICE,
-        n1,
-        n1,
-        web,
-    ];
-    assert_eq!(answers("service:db=write").await, of_db);
+    for (column, grant) in GRANTS.into_iter().enumerate() {
+        let node = node(grant, ApiScripts::Allowed).await;
+        for (line, body, answers) in CHANGES {
+            let (status, text) = node.ask(line, body).await;
+            let answer = format!("{status} {text}");
+            assert_eq!(answer, answers[column], "{line} {body} with {grant:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
