@@ -4,11 +4,11 @@
 //! the last acknowledged renewal was *sent*, or until something else that ends it was asked for. All promises are about
 //! that certainty: nothing that a client may believe by what it was told must ever turn out to be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Violation;
-use crate::history::locks::{Event, Lock, LockHistory, Made, Semaphore, What};
+use crate::history::locks::{Event, Lock, LockHistory, Made, What};
 use crate::history::{Moment, SessionNumber, seconds};
 
 /// The log's clock counts whole milliseconds, and cuts at both ends of a span.
@@ -51,38 +51,28 @@ impl Lives {
         let mut lives: BTreeMap<SessionNumber, Life> = BTreeMap::new();
         for event in &history.events {
             if let What::Begun(made) = event.what {
+                // One that was over before the session came to be does nothing to it.
+                let troubles = history.troubles.iter();
+                let first = troubles
+                    .filter(|trouble| made.bound && trouble.returned >= event.called)
+                    .map(|trouble| trouble.called)
+                    .min();
                 let life = Life {
                     made,
                     renewed: event.called,
-                    until: Moment::MAX,
+                    until: first.unwrap_or(Moment::MAX),
                 };
                 lives.insert(event.session, life);
-                if made.bound {
-                    // One that was over before the session came to be does nothing to it.
-                    let troubles = history.troubles.iter();
-                    let first = troubles
-                        .filter(|trouble| trouble.returned >= event.called)
-                        .map(|trouble| trouble.called)
-                        .min();
-                    end(&mut lives, event.session, first.unwrap_or(Moment::MAX));
-                }
             }
         }
         for event in &history.events {
-            match event.what {
-                What::Renewed => {
-                    if let Some(life) = lives.get_mut(&event.session) {
-                        life.renewed = life.renewed.max(event.called);
-                    }
-                }
-                What::Ended => end(&mut lives, event.session, event.called),
-                What::Begun(_)
-                | What::Gone
-                | What::Acquired(_)
-                | What::Released(_)
-                | What::Holds { .. }
-                | What::Entered(_)
-                | What::Left(_) => {}
+            let Some(life) = lives.get_mut(&event.session) else {
+                continue;
+            };
+            if event.what == What::Renewed {
+                life.renewed = life.renewed.max(event.called);
+            } else if event.what == What::Ended {
+                life.until = life.until.min(event.called);
             }
         }
         for life in lives.values_mut() {
@@ -101,12 +91,6 @@ impl Lives {
         self.0
             .get(&session)
             .map_or(0, |life| nanos(life.made.delay))
-    }
-}
-
-fn end(lives: &mut BTreeMap<SessionNumber, Life>, session: SessionNumber, at: Moment) {
-    if let Some(life) = lives.get_mut(&session) {
-        life.until = life.until.min(at);
     }
 }
 
@@ -145,16 +129,7 @@ fn what_is_gone_stays_gone(history: &LockHistory, _: &Lives) -> Result<(), Viola
         }
     }
     for event in &history.events {
-        let lives = match event.what {
-            What::Renewed | What::Acquired(_) | What::Holds { .. } => true,
-            What::Begun(_)
-            | What::Gone
-            | What::Ended
-            | What::Released(_)
-            | What::Entered(_)
-            | What::Left(_) => false,
-        };
-        if lives
+        if event.what.is_sign_of_life()
             && let Some(first) = gone.get(&event.session)
             && *first < event.called
         {
@@ -208,46 +183,20 @@ fn havings(
     all
 }
 
-fn locks(history: &LockHistory) -> Vec<Lock> {
+/// What these events are about, each thing once.
+fn each<T: Ord>(history: &LockHistory, of: impl Fn(&What) -> Option<T>) -> BTreeSet<T> {
     let events = history.events.iter();
-    let mut all: Vec<Lock> = events
-        .filter_map(|event| match event.what {
-            What::Acquired(lock) | What::Holds { lock, .. } => Some(lock),
-            What::Begun(_)
-            | What::Renewed
-            | What::Gone
-            | What::Ended
-            | What::Released(_)
-            | What::Entered(_)
-            | What::Left(_) => None,
-        })
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn holds(what: &What, lock: Lock) -> bool {
-    match what {
-        What::Acquired(other) | What::Holds { lock: other, .. } => *other == lock,
-        What::Begun(_)
-        | What::Renewed
-        | What::Gone
-        | What::Ended
-        | What::Released(_)
-        | What::Entered(_)
-        | What::Left(_) => false,
-    }
+    events.filter_map(|event| of(&event.what)).collect()
 }
 
 /// Who has a lock for certain is the only one who has it, and is seen to have it.
 fn one_holds(history: &LockHistory, lives: &Lives) -> Result<(), Violation> {
     const PROPERTY: &str = "a lock has one holder";
-    for lock in locks(history) {
+    for lock in each(history, What::lock) {
         let havings = havings(
             history,
             lives,
-            |what| holds(what, lock),
+            |what| what.lock() == Some(lock),
             |what| *what == What::Released(lock),
         );
         let mut last: Option<Having> = None;
@@ -281,9 +230,9 @@ fn one_holds(history: &LockHistory, lives: &Lives) -> Result<(), Violation> {
 
 /// Nobody gets a lock from a session that was ended before its delay has passed since it was last known to hold it.
 fn delays_are_kept(history: &LockHistory, lives: &Lives) -> Result<(), Violation> {
-    for lock in locks(history) {
+    for lock in each(history, What::lock) {
         let of_lock: Vec<&Event> = (history.events.iter())
-            .filter(|event| holds(&event.what, lock))
+            .filter(|event| event.what.lock() == Some(lock))
             .collect();
         let releases: Vec<&Event> = (history.events.iter())
             .filter(|event| event.what == What::Released(lock))
@@ -317,22 +266,7 @@ fn delays_are_kept(history: &LockHistory, lives: &Lives) -> Result<(), Violation
 
 /// Never more are in a semaphore than it has room for.
 fn semaphores_have_room(history: &LockHistory, lives: &Lives) -> Result<(), Violation> {
-    let mut all: Vec<Semaphore> = (history.events.iter())
-        .filter_map(|event| match event.what {
-            What::Entered(semaphore) => Some(semaphore),
-            What::Begun(_)
-            | What::Renewed
-            | What::Gone
-            | What::Ended
-            | What::Acquired(_)
-            | What::Released(_)
-            | What::Holds { .. }
-            | What::Left(_) => None,
-        })
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    for semaphore in all {
+    for semaphore in each(history, What::semaphore) {
         let havings = havings(
             history,
             lives,
@@ -358,23 +292,19 @@ fn semaphores_have_room(history: &LockHistory, lives: &Lives) -> Result<(), Viol
 
 /// Of two holders one after the other, the later one's key was written later, and locked more often if it was kept.
 fn fences_rise(history: &LockHistory, _: &Lives) -> Result<(), Violation> {
-    let holds = |event: &Event| match event.what {
-        What::Holds {
+    let fence = |event: &Event| {
+        let What::Holds {
             lock,
             lock_index,
             modify,
-        } => Some((lock, lock_index, modify)),
-        What::Begun(_)
-        | What::Renewed
-        | What::Gone
-        | What::Ended
-        | What::Acquired(_)
-        | What::Released(_)
-        | What::Entered(_)
-        | What::Left(_) => None,
+        } = event.what
+        else {
+            return None;
+        };
+        Some((lock, lock_index, modify))
     };
     let mut seen: Vec<(&Event, (Lock, u64, u64))> = (history.events.iter())
-        .filter_map(|event| Some((event, holds(event)?)))
+        .filter_map(|event| Some((event, fence(event)?)))
         .collect();
     seen.sort_by_key(|(event, _)| event.returned);
     for (place, (later, (lock, lock_index, modify))) in seen.iter().enumerate() {

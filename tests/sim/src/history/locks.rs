@@ -51,6 +51,42 @@ pub enum What {
     Left(Semaphore),
 }
 
+impl What {
+    /// The lock that the session was seen to have.
+    pub fn lock(&self) -> Option<Lock> {
+        match *self {
+            Self::Acquired(lock) | Self::Holds { lock, .. } => Some(lock),
+            Self::Begun(_)
+            | Self::Renewed
+            | Self::Gone
+            | Self::Ended
+            | Self::Released(_)
+            | Self::Entered(_)
+            | Self::Left(_) => None,
+        }
+    }
+
+    /// The semaphore in which the session got a place.
+    pub fn semaphore(&self) -> Option<Semaphore> {
+        match *self {
+            Self::Entered(semaphore) => Some(semaphore),
+            Self::Begun(_)
+            | Self::Renewed
+            | Self::Gone
+            | Self::Ended
+            | Self::Acquired(_)
+            | Self::Released(_)
+            | Self::Holds { .. }
+            | Self::Left(_) => None,
+        }
+    }
+
+    /// Whether it shows that the session was there. Keys in which semaphores are written outlive sessions.
+    pub fn is_sign_of_life(&self) -> bool {
+        *self == Self::Renewed || self.lock().is_some()
+    }
+}
+
 /// One thing, between the call and the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
