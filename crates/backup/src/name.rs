@@ -1,4 +1,5 @@
 //! What a snapshot is called where several lie together: `consul-<id>.snap`, and `consul-<id>.snap.age` if it is encrypted.
+//! The note beside it has its name and `.json` after it, so that it isn't taken for a snapshot.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +16,20 @@ pub struct Name {
 const BEFORE: &str = "consul-";
 const AFTER: &str = ".snap";
 const ENCRYPTED: &str = ".age";
+/// What the name of a note has after the snapshot's.
+pub(crate) const NOTE: &str = ".json";
+
+impl Name {
+    /// What the note beside it is called.
+    pub(crate) fn note(self) -> String {
+        format!("{self}{NOTE}")
+    }
+
+    /// Whose note is called so.
+    pub(crate) fn of_note(text: &str) -> Option<Self> {
+        text.strip_suffix(NOTE)?.parse().ok()
+    }
+}
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,6 +87,7 @@ mod tests {
             ("consul-99999999999999999999.snap", None),
             ("consul-7.snap.part", None),
             ("consul-7.snap.age.age", None),
+            ("consul-7.snap.json", None),
             ("Consul-7.snap", None),
             ("x/consul-7.snap", None),
             ("", None),
@@ -84,7 +100,11 @@ mod tests {
             );
             if let Some(name) = parsed {
                 assert_eq!(name.to_string(), text);
+                assert_eq!(Name::of_note(&name.note()), Some(name));
+                assert_eq!(Name::of_note(text), None);
             }
         }
+        assert_eq!(Name::of_note("consul-07.snap.json"), None);
+        assert_eq!(Name::of_note("consul-7.json"), None);
     }
 }

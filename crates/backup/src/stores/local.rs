@@ -1,5 +1,6 @@
 //! A folder of this machine.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use tempfile::NamedTempFile;
 
-use super::{Content, Store, StoreError, Stored, Upload};
+use super::{Content, NOTE_MAX, Store, StoreError, Stored, Upload, check_note};
 use crate::Name;
 
 /// Snapshots as files of one folder, which is made when the first is written.
@@ -53,13 +54,15 @@ impl Local {
             Err(why) => return Err(failed(why)),
         };
         let mut found = Vec::new();
+        let mut notes = BTreeSet::new();
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            let Some(name) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
+            let file_name = entry.file_name();
+            let Some(file_name) = file_name.to_str() else {
+                continue;
+            };
+            notes.extend(Name::of_note(file_name));
+            let Ok(name) = file_name.parse() else {
                 continue;
             };
             let metadata = match entry.metadata() {
@@ -73,7 +76,11 @@ impl Local {
                 name,
                 size: metadata.len(),
                 written: metadata.modified().map_err(failed)?,
+                has_note: false,
             });
+        }
+        for stored in &mut found {
+            stored.has_note = notes.contains(&stored.name);
         }
         found.sort_by_key(|stored| stored.name);
         Ok(found)
@@ -81,17 +88,50 @@ impl Local {
 
     fn begin_now(&self, name: Name) -> Result<Unfinished, StoreError> {
         let failed = |why| self.failed("write a snapshot to", &why);
-        fs::create_dir_all(&self.folder).map_err(failed)?;
-        // Only its owner may read it: it holds every secret of the cluster.
-        let file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .tempfile_in(&self.folder)
-            .map_err(failed)?;
         Ok(Unfinished {
             store: self.clone(),
             path: self.folder.join(name.to_string()),
-            file,
+            file: self.unfinished().map_err(failed)?,
         })
+    }
+
+    fn unfinished(&self) -> io::Result<NamedTempFile> {
+        fs::create_dir_all(&self.folder)?;
+        // Only its owner may read it: it holds every secret of the cluster.
+        tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(&self.folder)
+    }
+
+    /// Makes a name that was given or taken away survive a crash.
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn write_note_now(&self, name: Name, note: &[u8]) -> Result<(), StoreError> {
+        let what = || format!("cannot write the note {}", name.note());
+        check_note(what, note.len() as u64)?;
+        let write = || {
+            let mut file = self.unfinished()?;
+            file.write_all(note)?;
+            file.as_file().sync_all()?;
+            file.persist(self.folder.join(name.note()))?;
+            self.sync_folder()
+        };
+        write().map_err(|why| self.failed("write a note to", &why))
+    }
+
+    fn read_note_now(&self, name: Name) -> Result<Option<Bytes>, StoreError> {
+        let path = self.folder.join(name.note());
+        let what = || format!("cannot read the note {}", path.display());
+        let mut note = Vec::new();
+        let read = File::open(&path)
+            .and_then(|file| file.take(NOTE_MAX as u64 + 1).read_to_end(&mut note));
+        match read {
+            Ok(_) => check_note(what, note.len() as u64).map(|()| Some(note.into())),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(StoreError::failed(what(), why)),
+        }
     }
 
     fn get_now(&self, name: Name) -> Result<Content, StoreError> {
@@ -119,12 +159,16 @@ impl Local {
     }
 
     fn remove_now(&self, name: Name) -> Result<(), StoreError> {
-        match fs::remove_file(self.folder.join(name.to_string())) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => {
-                Err(self.failed("remove an old snapshot from", &why))
+        // The note first: a snapshot without one is found again and removed later, a note without a snapshot is not.
+        for file in [name.note(), name.to_string()] {
+            match fs::remove_file(self.folder.join(file)) {
+                Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.failed("remove an old snapshot from", &why));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -149,6 +193,14 @@ impl Store for Local {
         Box::pin(async move { self.get_now(name) })
     }
 
+    fn write_note(&self, name: Name, note: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.write_note_now(name, &note) })
+    }
+
+    fn read_note(&self, name: Name) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>> {
+        Box::pin(async move { self.read_note_now(name) })
+    }
+
     fn remove(&self, name: Name) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.remove_now(name) })
     }
@@ -170,9 +222,7 @@ impl Unfinished {
         // A name is only given once; what has it already is somebody's snapshot.
         file.persist_noclobber(&path)
             .map_err(|why| failed(why.error))?;
-        File::open(&store.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)
+        store.sync_folder().map_err(failed)
     }
 }
 

@@ -33,7 +33,12 @@ pub struct Stored {
     pub size: u64,
     /// When the store was given it.
     pub written: SystemTime,
+    /// Whether a note lies beside it; [`Store::read_note`] reads it.
+    pub has_note: bool,
 }
+
+/// The longest note. A longer one is neither written nor read.
+pub const NOTE_MAX: usize = 64 << 10;
 
 /// Why a store didn't do as asked, in one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +90,25 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reads one.
     fn get(&self, name: Name) -> BoxFuture<'_, Result<Content, StoreError>>;
 
-    /// Removes one; that it isn't there is no failure.
+    /// Puts a note beside a snapshot, or another one in its place: a short JSON document that tells what is known of it.
+    fn write_note(&self, name: Name, note: Bytes) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Reads the note beside a snapshot, if there is one.
+    fn read_note(&self, name: Name) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
+
+    /// Removes one and its note; that they aren't there is no failure.
     fn remove(&self, name: Name) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// Refuses a note that is too long to be one.
+fn check_note(what: impl FnOnce() -> String, size: u64) -> Result<(), StoreError> {
+    if size <= NOTE_MAX as u64 {
+        return Ok(());
+    }
+    Err(StoreError::failed(
+        what(),
+        format_args!("it has {size} bytes, and notes have no more than {NOTE_MAX}"),
+    ))
 }
 
 /// A snapshot that is being written. Dropped, it leaves nothing that could be taken for one.

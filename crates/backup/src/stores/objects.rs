@@ -1,5 +1,6 @@
 //! Objects in a bucket, whichever cloud it belongs to.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,8 +12,9 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, UploadPart};
 use tokio::time::timeout;
 
-use super::{Content, Store, StoreError, Stored, Upload};
+use super::{Content, Store, StoreError, Stored, Upload, check_note};
 use crate::Name;
+use crate::name::NOTE;
 
 /// How long a part is. A store takes 10,000 of them, so a snapshot may have 80 GB.
 const PART: usize = 8 << 20;
@@ -64,6 +66,10 @@ impl Objects {
         }
     }
 
+    fn note_key(&self, name: Name) -> Path {
+        Path::from(format!("{}{NOTE}", self.key(name)))
+    }
+
     fn what(&self, what: &str) -> String {
         format!("cannot {what} ({})", self.described)
     }
@@ -74,6 +80,7 @@ impl Objects {
         }
         let failed = |why| told(self.what("list the snapshots"), why);
         let mut found = Vec::new();
+        let mut notes = BTreeSet::new();
         // Page by page, as many as there are.
         let mut listing = self.store.list(Some(&self.prefix));
         while let Some(object) = patient(listing.try_next())
@@ -83,17 +90,21 @@ impl Objects {
         {
             let is_direct = object.location.prefix_matches(&self.prefix)
                 && object.location.parts_count() == self.prefix.parts_count() + 1;
-            let name = object
-                .location
-                .filename()
-                .and_then(|name| name.parse().ok());
-            if let Some(name) = name.filter(|_| is_direct) {
+            let Some(file_name) = object.location.filename().filter(|_| is_direct) else {
+                continue;
+            };
+            notes.extend(Name::of_note(file_name));
+            if let Ok(name) = file_name.parse() {
                 found.push(Stored {
                     name,
                     size: object.size,
                     written: SystemTime::from(object.last_modified),
+                    has_note: false,
                 });
             }
+        }
+        for stored in &mut found {
+            stored.has_note = notes.contains(&stored.name);
         }
         found.sort_by_key(|stored| stored.name);
         Ok(found)
@@ -109,16 +120,43 @@ impl Objects {
         Ok(got.into_stream().map_err(io::Error::other).boxed())
     }
 
-    async fn delete(&self, name: Name) -> Result<(), StoreError> {
-        let key = self.key(name);
-        let what = || self.what(&format!("remove {key}"));
-        let removed = patient(self.store.delete(&key))
-            .await
-            .map_err(|why| StoreError::failed(what(), why))?;
-        match removed {
-            Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
-            Err(why) => Err(told(what(), why)),
+    async fn put_note(&self, name: Name, note: Bytes) -> Result<(), StoreError> {
+        let key = self.note_key(name);
+        let what = || self.what(&format!("write {key}"));
+        check_note(what, note.len() as u64)?;
+        let put = self.store.put(&key, note.into());
+        step(&what(), put).await.map(|_| ())
+    }
+
+    async fn get_note(&self, name: Name) -> Result<Option<Bytes>, StoreError> {
+        let key = self.note_key(name);
+        let what = || self.what(&format!("read {key}"));
+        let got = match step(&what(), self.store.get(&key)).await {
+            Ok(got) => got,
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            Err(why) => return Err(why),
+        };
+        check_note(what, got.meta.size)?;
+        // The length that was told is not believed.
+        let mut note = BytesMut::new();
+        let mut pieces = got.into_stream();
+        while let Some(piece) = step(&what(), pieces.try_next()).await? {
+            check_note(what, (note.len() + piece.len()) as u64)?;
+            note.extend_from_slice(&piece);
         }
+        Ok(Some(note.freeze()))
+    }
+
+    async fn delete(&self, name: Name) -> Result<(), StoreError> {
+        // The note first: a snapshot without one is found again and removed later, a note without a snapshot is not.
+        for key in [self.note_key(name), self.key(name)] {
+            let what = self.what(&format!("remove {key}"));
+            match step(&what, self.store.delete(&key)).await {
+                Ok(()) | Err(StoreError::NotFound(_)) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -145,6 +183,14 @@ impl Store for Objects {
 
     fn get(&self, name: Name) -> BoxFuture<'_, Result<Content, StoreError>> {
         Box::pin(self.open(name))
+    }
+
+    fn write_note(&self, name: Name, note: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.put_note(name, note))
+    }
+
+    fn read_note(&self, name: Name) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>> {
+        Box::pin(self.get_note(name))
     }
 
     fn remove(&self, name: Name) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -1,6 +1,7 @@
 use futures::stream;
 use object_store::memory::InMemory;
 
+use super::super::NOTE_MAX;
 use super::*;
 
 fn named(id: u64) -> Name {
@@ -53,6 +54,20 @@ async fn keeps_its_promises(store: &dyn Store) {
         [(1, 2 * PART as u64), (2, 3 * PART as u64 + 1), (3, 10)]
     );
 
+    // Notes: there or not, another in place of one, no longer than they may be, gone with their snapshot.
+    assert_eq!(store.read_note(named(2)).await.unwrap(), None);
+    for note in [b"{\"a\":1}".to_vec(), vec![b' '; NOTE_MAX], Vec::new()] {
+        let note = Bytes::from(note);
+        store.write_note(named(2), note.clone()).await.unwrap();
+        assert_eq!(store.read_note(named(2)).await.unwrap(), Some(note));
+    }
+    let long = Bytes::from(vec![b' '; NOTE_MAX + 1]);
+    store.write_note(named(3), long).await.unwrap_err();
+    let noted: Vec<(u64, bool)> = (store.list().await.unwrap().iter())
+        .map(|stored| (stored.name.id, stored.has_note))
+        .collect();
+    assert_eq!(noted, [(1, false), (2, true), (3, false)]);
+
     let mut upload = store.begin(named(4)).await.unwrap();
     upload.write(Bytes::from(vec![7; 2 * PART])).await.unwrap();
     upload.abandon().await;
@@ -60,6 +75,7 @@ async fn keeps_its_promises(store: &dyn Store) {
     upload.write(Bytes::from_static(b"x")).await.unwrap();
     drop(upload);
     store.remove(named(2)).await.unwrap();
+    assert_eq!(store.read_note(named(2)).await.unwrap(), None);
     let listed: Vec<u64> = store
         .list()
         .await
