@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use reqwest::{Method, Response};
+use reqwest::Method;
 use serde::Deserialize;
 
 use crate::path;
-use crate::request::Question;
+use crate::request::{self, Question};
+use crate::transport::Response;
 use crate::{Client, Error};
 
 /// What `/v1/agent/self` says that callers here ask for.
@@ -102,7 +103,6 @@ impl Maintenance<'_> {
 /// The log of an agent as it flows.
 #[derive(Debug)]
 pub struct LogStream {
-    client: Client,
     response: Response,
 }
 
@@ -113,8 +113,7 @@ impl LogStream {
     /// When the connection breaks off.
     pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
         // A log may be silent for days.
-        let chunk = self.response.chunk().await;
-        chunk.map_err(|why| self.client.broken(&why))
+        request::next(&mut self.response).await
     }
 }
 
@@ -263,10 +262,7 @@ impl Client {
     pub async fn agent_monitor(&self, level: &str) -> Result<LogStream, Error> {
         let question = Question::new(Method::GET, "/v1/agent/monitor").parameter("loglevel", level);
         let response = self.send_ok(question).await?;
-        Ok(LogStream {
-            client: self.clone(),
-            response,
-        })
+        Ok(LogStream { response })
     }
 }
 

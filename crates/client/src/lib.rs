@@ -41,6 +41,7 @@ mod semaphore;
 mod session;
 mod snapshot;
 mod tls;
+mod transport;
 mod watch;
 
 pub use address::Address;
@@ -61,6 +62,7 @@ pub use semaphore::{HeldSlot, SEMAPHORE_FLAGS, Semaphore, SemaphoreOptions};
 pub use session::{NewSession, Session, SessionBehavior, SessionEnd, SessionEntry};
 pub use snapshot::{RestoreOptions, Skipped, SnapshotDownload};
 pub use tls::Tls;
+pub use transport::{Body, Pieces, Request, Response, Transport};
 pub use watch::{Change, Failure, Plan, PlanError, Source, Watch, Watched};
 
 /// Reads `null` as nothing: that is how the original writes an empty list or map that nobody made.

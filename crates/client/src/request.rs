@@ -8,12 +8,13 @@ use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use futures::{TryStream, TryStreamExt};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::error::{self, Error};
+use crate::error::Error;
+use crate::transport::{Body, Pieces, Request, Response, Sockets, Transport};
 use crate::{Address, Answer, Meta, QueryOptions, Tls};
 
 /// What a client is made of.
@@ -78,7 +79,7 @@ impl fmt::Debug for Credentials {
 /// A caller of one agent. Connections are kept and used again.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    transport: Arc<dyn Transport>,
     config: Config,
 }
 
@@ -89,7 +90,7 @@ pub(crate) struct Question {
     path: String,
     parameters: Vec<(&'static str, String)>,
     token: String,
-    body: reqwest::Body,
+    body: Body,
     /// Grows while the body is on its way, so that a long one isn't taken for silence.
     sent: Arc<AtomicU64>,
 }
@@ -101,7 +102,7 @@ impl Question {
             path: path.into(),
             parameters: Vec::new(),
             token: String::new(),
-            body: reqwest::Body::default(),
+            body: Body::Whole(Bytes::new()),
             sent: Arc::default(),
         }
     }
@@ -129,12 +130,12 @@ impl Question {
         let counted = body.inspect_ok(move |_| {
             sent.fetch_add(1, Ordering::Relaxed);
         });
-        self.body = reqwest::Body::wrap_stream(counted);
+        self.body = Body::Pieces(Pieces::new(counted.into_stream()));
         self
     }
 
-    pub(crate) fn body(mut self, body: impl Into<reqwest::Body>) -> Self {
-        self.body = body.into();
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Body::Whole(body.into());
         self
     }
 }
@@ -145,52 +146,53 @@ impl Client {
     /// # Errors
     /// When the configuration asks for what can't be done.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let mut builder = reqwest::Client::builder()
-            .no_proxy()
-            // A redirect would carry the token elsewhere; the API has no use for one.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
-            .tls_backend_preconfigured(config.tls.client_config(&config.address)?);
-        if let Address::Unix(path) = &config.address {
-            builder = builder.unix_socket(path.clone());
-        }
-        let http = builder
-            .build()
-            .map_err(|_| Error::Address(config.address.base()))?;
-        let client = Self { http, config };
+        let sockets = Sockets::new(&config)?;
+        Self::over(sockets, config)
+    }
+
+    /// The same over another way to the agent. Of the configuration, what is about connections doesn't count.
+    ///
+    /// # Errors
+    /// When the configuration asks for what can't be done.
+    pub fn over(transport: impl Transport + 'static, config: Config) -> Result<Self, Error> {
+        let transport = Arc::new(transport);
+        let client = Self { transport, config };
         client.headers("")?;
         Ok(client)
     }
 
     /// Sends a question and returns the answer, whatever its status.
     pub(crate) async fn send(&self, question: Question) -> Result<Response, Error> {
-        let url = format!("{}{}", self.config.address.base(), question.path);
         let verb = match question.method {
             Method::PUT => "Put",
             Method::DELETE => "Delete",
             Method::POST => "Post",
             _ => "Get",
         };
-        let mut request = self
-            .http
-            .request(question.method, &url)
-            .headers(self.headers(&question.token)?)
-            .body(question.body);
+        let url = self.url(&question)?;
+        let mut request = Request::new(question.body);
+        *request.method_mut() = question.method;
+        *request.headers_mut() = self.headers(&question.token)?;
+        *request.uri_mut() = (url.as_str().parse()).map_err(|_| Error::Address(url.to_string()))?;
+        let failed = |why| Error::Request {
+            verb,
+            url: url.to_string(),
+            why,
+        };
+        let answer = self.transport.send(request);
+        match self.unless_silent(&question.sent, answer).await {
+            Some(answer) => answer.map_err(|why| failed(why.to_string())),
+            None => Err(failed("i/o timeout".to_owned())),
+        }
+    }
+
+    fn url(&self, question: &Question) -> Result<Url, Error> {
+        let text = format!("{}{}", self.config.address.base(), question.path);
+        let mut url = Url::parse(&text).map_err(|_| Error::Address(text))?;
         if !question.parameters.is_empty() {
-            request = request.query(&question.parameters);
+            url.query_pairs_mut().extend_pairs(&question.parameters);
         }
-        if let Some(Credentials { user, password }) = &self.config.credentials {
-            request = request.basic_auth(user, password.as_ref());
-        }
-        let failed = |url, why| Error::Request { verb, url, why };
-        match self.unless_silent(&question.sent, request.send()).await {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(why)) => Err(failed(
-                why.url().map_or(url, ToString::to_string),
-                error::reason(&why, &self.config.address.dialled()),
-            )),
-            None => Err(failed(url, "i/o timeout".to_owned())),
-        }
+        Ok(url)
     }
 
     /// Waits for `work`, but not when for too long neither side has moved.
@@ -250,15 +252,10 @@ impl Client {
 
     /// The next piece of an answer's body.
     pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
-        match timeout(self.config.silence_timeout, response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|why| self.broken(&why)),
+        match timeout(self.config.silence_timeout, next(response)).await {
+            Ok(chunk) => chunk,
             Err(_) => Err(Error::Body("i/o timeout".to_owned())),
         }
-    }
-
-    /// The error that an answer ends in that breaks off.
-    pub(crate) fn broken(&self, why: &reqwest::Error) -> Error {
-        Error::Body(error::reason(why, &self.config.address.dialled()))
     }
 
     /// An answer's body as JSON.
@@ -303,8 +300,22 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(TOKEN, value);
         }
+        if let Some(Credentials { user, password }) = &self.config.credentials {
+            let both = format!("{user}:{}", password.as_deref().unwrap_or_default());
+            let both = base64_simd::STANDARD.encode_to_string(both.as_bytes());
+            let value = HeaderValue::try_from(format!("Basic {both}"));
+            let mut value = value.map_err(|_| Error::Header("user and password"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         Ok(headers)
     }
+}
+
+/// The next piece of an answer's body, however long that takes.
+pub(crate) async fn next(response: &mut Response) -> Result<Option<Bytes>, Error> {
+    let piece = response.body_mut().try_next().await;
+    piece.map_err(|why| Error::Body(why.to_string()))
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::io;
 
 use bytes::Bytes;
 use futures::TryStream;
-use reqwest::{Method, Response};
+use reqwest::Method;
 
 use crate::request::Question;
+use crate::transport::Response;
 use crate::{Client, Error, Meta, QueryOptions, WriteOptions};
 
 /// A snapshot that is arriving.
