@@ -193,31 +193,39 @@ impl Room {
     }
 }
 
+/// So many of them come at once, and each does this.
+async fn crowd<F>(count: usize, contend: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let begun = Instant::now();
+    let all: Vec<_> = (0..count).map(|_| tokio::spawn(contend())).collect();
+    for one in all {
+        one.await.unwrap();
+    }
+    println!("{count} contenders were done after {:?}", begun.elapsed());
+}
+
 #[test]
 fn each_of_200_contenders_gets_the_lock_once() {
     let cluster = Cluster::form(&Plan::servers(1));
     let client = client(cluster.agents[0].spec.http());
     let room = Arc::<Room>::default();
-    let begun = Instant::now();
     run(async {
-        let all = (0..200).map(|_| {
+        let contend = || {
             let lock = Lock::new(&client, LockOptions::new("crowd/.lock"));
             let room = Arc::clone(&room);
-            tokio::spawn(async move {
+            async move {
                 let held = lock.acquire().await.unwrap();
                 room.visit().await;
                 assert!(held.is_held());
                 assert!(held.release().await.unwrap());
-            })
-        });
-        let all: Vec<_> = all.collect();
-        for one in all {
-            one.await.unwrap();
-        }
+            }
+        };
+        crowd(200, contend).await;
         let key = client.kv_get("crowd/.lock", &QueryOptions::default()).await;
         assert_eq!(key.unwrap().value.unwrap().lock_index, 200);
     });
-    println!("200 contenders were done after {:?}", begun.elapsed());
     assert_eq!(room.visited(), (200, 1));
 }
 
@@ -226,24 +234,17 @@ fn of_50_contenders_5_hold_the_semaphore() {
     let cluster = Cluster::form(&Plan::servers(1));
     let client = client(cluster.agents[0].spec.http());
     let room = Arc::<Room>::default();
-    let begun = Instant::now();
-    run(async {
-        let all = (0..50).map(|_| {
-            let semaphore = Semaphore::new(&client, SemaphoreOptions::new("some", 5));
-            let room = Arc::clone(&room);
-            tokio::spawn(async move {
-                let held = semaphore.acquire().await.unwrap();
-                room.visit().await;
-                assert!(held.is_held());
-                assert!(held.release().await.unwrap());
-            })
-        });
-        let all: Vec<_> = all.collect();
-        for one in all {
-            one.await.unwrap();
+    let contend = || {
+        let semaphore = Semaphore::new(&client, SemaphoreOptions::new("some", 5));
+        let room = Arc::clone(&room);
+        async move {
+            let held = semaphore.acquire().await.unwrap();
+            room.visit().await;
+            assert!(held.is_held());
+            assert!(held.release().await.unwrap());
         }
-    });
-    println!("50 contenders were done after {:?}", begun.elapsed());
+    };
+    run(crowd(50, contend));
     let (visits, most) = room.visited();
     assert_eq!(visits, 50);
     assert!(most <= 5, "{most} at once");
