@@ -148,3 +148,20 @@ pub fn open(destination: &Destination) -> Result<Box<dyn Store>, StoreError> {
         Destination::Azure(settings) => Box::new(settings.open()?),
     })
 }
+
+/// Opens the one object of this key, whatever it is called: each name stands for it. Asks nobody yet.
+///
+/// # Errors
+/// [`StoreError::Settings`] if the settings can't be, or there can't be such a key.
+pub fn open_object(destination: &Destination, key: &str) -> Result<Box<dyn Store>, StoreError> {
+    let objects = match destination {
+        Destination::Local(folder) => {
+            let folder = folder.display();
+            return Err(StoreError::Settings(format!("{folder} has no objects")));
+        }
+        Destination::S3(settings) => settings.open()?,
+        Destination::Gcs(settings) => settings.open()?,
+        Destination::Azure(settings) => settings.open()?,
+    };
+    Ok(Box::new(objects.at(key)?))
+}

@@ -59,6 +59,14 @@ impl Objects {
         })
     }
 
+    /// The same bucket, with this key for every name.
+    pub(super) fn at(mut self, key: &str) -> Result<Self, StoreError> {
+        let only = Path::parse(key)
+            .map_err(|why| StoreError::Settings(format!("{key:?} can't be a key: {why}")))?;
+        self.only = Some(only);
+        Ok(self)
+    }
+
     fn key(&self, name: Name) -> Path {
         match &self.only {
             Some(only) => only.clone(),
