@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+pub mod agent;
 mod diff;
 #[cfg(test)]
 mod fixtures;
