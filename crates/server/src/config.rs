@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 /// Settings of access control. The default is to have none.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Acl {
     /// The datacenter that decides about tokens, in lower case; empty: tokens are not in use.
     pub datacenter: String,

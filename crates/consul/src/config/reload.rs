@@ -63,6 +63,7 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
 
     let (o, n) = (&old.ports, &new.ports);
     let acl = (&old.acl, &new.acl);
+    let told = (&old.acl.server, &new.acl.server);
     let mut restart = changed(&[
         ("server", old.server != new.server),
         ("bootstrap", old.bootstrap != new.bootstrap),
@@ -100,23 +101,26 @@ pub fn differences(old: &Settings, new: &Settings) -> Reload {
             "disable_coordinates",
             old.disable_coordinates != new.disable_coordinates,
         ),
-        ("acl_datacenter", acl.0.datacenter != acl.1.datacenter),
+        ("acl_datacenter", told.0.datacenter != told.1.datacenter),
         (
             "acl_default_policy",
-            acl.0.default_policy != acl.1.default_policy,
+            told.0.default_policy != told.1.default_policy,
         ),
-        ("acl_down_policy", acl.0.down_policy != acl.1.down_policy),
-        ("acl_ttl", acl.0.ttl != acl.1.ttl),
+        ("acl_down_policy", told.0.down_policy != told.1.down_policy),
+        ("acl_ttl", told.0.ttl != told.1.ttl),
         (
             "acl_enforce_version_8",
-            acl.0.enforce_version_8 != acl.1.enforce_version_8,
+            told.0.enforce_version_8 != told.1.enforce_version_8,
         ),
         ("acl_token", acl.0.token != acl.1.token),
         (
             "acl_agent_master_token",
             acl.0.agent_master_token != acl.1.agent_master_token,
         ),
-        ("acl_master_token", acl.0.master_token != acl.1.master_token),
+        (
+            "acl_master_token",
+            told.0.master_token != told.1.master_token,
+        ),
         ("start_join", old.lan.start_join != new.lan.start_join),
         ("retry_join", old.lan.retry_join != new.lan.retry_join),
         (

@@ -179,53 +179,23 @@ impl fmt::Debug for EncryptKey {
 }
 
 /// Access control. Every token may be empty, which is to have none.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Acl {
-    /// The datacenter that holds the tokens, in lower case; empty where access control is off, which is the default.
-    pub datacenter: String,
-    /// What holds where a token's rules say nothing. Default: everything is allowed.
-    pub default_policy: DefaultPolicy,
-    /// What holds while those who know the tokens can't be asked. Default: what was last known, else nothing.
-    pub down_policy: DownPolicy,
-    /// For how long what was said about a token is believed. Default: 30 s.
-    pub ttl: Duration,
-    /// Whether rules about nodes, sessions and agents hold, on this agent and on what it asks itself. Default: no.
-    pub enforce_version_8: bool,
+    /// What a server goes by; on any agent, what this one was told about it.
+    pub server: server::Acl,
     /// What requests without a token are made with, names are looked up with, and services and checks without a token are registered with.
     pub token: String,
     /// What this agent does for itself is done with: `acl_agent_token`, or else the token above.
     pub agent_token: String,
     /// The token that opens this agent to its operator while no server can be asked.
     pub agent_master_token: String,
-    /// The token to create with all rights when there is none of that name.
-    pub master_token: String,
 }
 
 impl Acl {
-    /// Whether this agent was told which datacenter decides about tokens.
-    pub fn is_on(&self) -> bool {
-        !self.datacenter.is_empty()
-    }
-
     /// Whether nobody may do anything on this agent whose token doesn't say so, as far as this agent was told.
     pub fn denies_by_default(&self) -> bool {
-        self.is_on() && self.enforce_version_8 && self.default_policy == DefaultPolicy::Deny
-    }
-}
-
-impl Default for Acl {
-    fn default() -> Self {
-        Self {
-            datacenter: String::new(),
-            default_policy: DefaultPolicy::default(),
-            down_policy: DownPolicy::default(),
-            ttl: Duration::from_secs(30),
-            enforce_version_8: false,
-            token: String::new(),
-            agent_token: String::new(),
-            agent_master_token: String::new(),
-            master_token: String::new(),
-        }
+        let told = &self.server;
+        told.is_enabled() && told.enforce_version_8 && told.default_policy == DefaultPolicy::Deny
     }
 }
 
@@ -233,11 +203,7 @@ impl fmt::Debug for Acl {
     /// Without the tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acl")
-            .field("datacenter", &self.datacenter)
-            .field("default_policy", &self.default_policy)
-            .field("down_policy", &self.down_policy)
-            .field("ttl", &self.ttl)
-            .field("enforce_version_8", &self.enforce_version_8)
+            .field("server", &self.server)
             .finish_non_exhaustive()
     }
 }
@@ -888,8 +854,8 @@ fn acl(given: Given<'_>, server: bool, warnings: &mut Vec<String>) -> Result<Acl
         Some(token) => token.to_owned(),
         None => token("acl_token"),
     };
-    let defaults = Acl::default();
-    let acl = Acl {
+    let defaults = server::Acl::default();
+    let told = server::Acl {
         datacenter: match given.text("acl_datacenter") {
             Some(datacenter) => datacenter_name(datacenter, "ACL datacenter")?,
             None => defaults.datacenter,
@@ -897,21 +863,18 @@ fn acl(given: Given<'_>, server: bool, warnings: &mut Vec<String>) -> Result<Acl
         default_policy,
         down_policy,
         ttl: given.span("acl_ttl").unwrap_or(defaults.ttl),
-        enforce_version_8: given.on("acl_enforce_version_8"),
-        token: token("acl_token"),
-        agent_token,
-        agent_master_token: token("acl_agent_master_token"),
         master_token: token("acl_master_token"),
+        enforce_version_8: given.on("acl_enforce_version_8"),
     };
     // On a server these do nothing then. What others are told by their servers needs no `acl_datacenter` there.
-    if server && !acl.is_on() {
+    if server && !told.is_enabled() {
         let in_vain = [
-            ("acl_master_token", !acl.master_token.is_empty()),
+            ("acl_master_token", !told.master_token.is_empty()),
             (
                 "acl_default_policy = \"deny\"",
-                acl.default_policy == DefaultPolicy::Deny,
+                told.default_policy == DefaultPolicy::Deny,
             ),
-            ("acl_enforce_version_8", acl.enforce_version_8),
+            ("acl_enforce_version_8", told.enforce_version_8),
         ];
         for (key, _) in in_vain.iter().filter(|(_, is_given)| *is_given) {
             warnings.push(format!(
@@ -919,7 +882,12 @@ fn acl(given: Given<'_>, server: bool, warnings: &mut Vec<String>) -> Result<Acl
             ));
         }
     }
-    Ok(acl)
+    Ok(Acl {
+        server: told,
+        token: token("acl_token"),
+        agent_token,
+        agent_master_token: token("acl_agent_master_token"),
+    })
 }
 
 /// How the keys of one pool are spelled.
@@ -1768,15 +1736,17 @@ mod tests {
         )
         .unwrap();
         let expected = Acl {
-            datacenter: "dc1".to_owned(),
-            default_policy: DefaultPolicy::Deny,
-            down_policy: DownPolicy::Allow,
-            ttl: Duration::from_secs(5),
-            enforce_version_8: true,
+            server: server::Acl {
+                datacenter: "dc1".to_owned(),
+                default_policy: DefaultPolicy::Deny,
+                down_policy: DownPolicy::Allow,
+                ttl: Duration::from_secs(5),
+                master_token: "root".to_owned(),
+                enforce_version_8: true,
+            },
             token: "secret-t".to_owned(),
             agent_token: "secret-t".to_owned(),
             agent_master_token: "secret-m".to_owned(),
-            master_token: "root".to_owned(),
         };
         assert!(settings.acl == expected, "{:?}", settings.acl);
         assert!(settings.acl.denies_by_default());

@@ -138,12 +138,12 @@ pub(super) fn config(settings: &Settings, identity: &Identity) -> LocalConfig {
 /// How this agent judges who asks for what it answers by itself.
 pub(super) fn tokens(settings: &Settings, cluster: &Cluster) -> Tokens {
     let acl = &settings.acl;
-    if !acl.enforce_version_8 {
+    if !acl.server.enforce_version_8 {
         return Tokens::unjudged();
     }
     let config = access::Config {
         node: settings.node_name.as_str().into(),
-        down_policy: acl.down_policy,
+        down_policy: acl.server.down_policy,
         agent_master_token: acl.agent_master_token.as_str().into(),
         seed: rand::random(),
     };

@@ -307,19 +307,6 @@ fn joins(settings: &Settings) -> bool {
     named.any(|address| *address != me) || discovery.is_some()
 }
 
-/// Access control as the server's part of it is told.
-fn acl(settings: &Settings) -> server::Acl {
-    let acl = &settings.acl;
-    server::Acl {
-        datacenter: acl.datacenter.clone(),
-        default_policy: acl.default_policy,
-        down_policy: acl.down_policy,
-        ttl: acl.ttl,
-        master_token: acl.master_token.clone(),
-        enforce_version_8: acl.enforce_version_8,
-    }
-}
-
 async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyhow::Result<Server> {
     let (disk, scratch_dir): (Arc<dyn Disk>, PathBuf) = match &settings.data_dir {
         Some(data_dir) => {
@@ -336,7 +323,7 @@ async fn start_server(settings: &Settings, gossip: &Gossip, pool: &Pool) -> anyh
         advertise_address: settings.lan.advertise.ip(),
         advertise_address_wan: settings.advertise_addr_wan,
         server_port: settings.rpc_advertise.port(),
-        acl: acl(settings),
+        acl: settings.acl.server.clone(),
         session_ttl_min: settings.session_ttl_min,
         hold_max: server::Config::HOLD_MAX,
         scratch_dir,

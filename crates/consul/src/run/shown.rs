@@ -57,11 +57,11 @@ pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
         pid_file: shown_path(settings.pid_file.as_deref()),
         leave_on_terminate: settings.leave_on_terminate,
         skip_leave_on_interrupt: settings.skip_leave_on_interrupt,
-        acl_datacenter: settings.acl.datacenter.clone(),
-        acl_default_policy: settings.acl.default_policy.as_str().to_owned(),
-        acl_down_policy: settings.acl.down_policy.as_str().to_owned(),
-        acl_ttl: settings.acl.ttl,
-        acl_enforce_version_8: settings.acl.enforce_version_8,
+        acl_datacenter: settings.acl.server.datacenter.clone(),
+        acl_default_policy: settings.acl.server.default_policy.as_str().to_owned(),
+        acl_down_policy: settings.acl.server.down_policy.as_str().to_owned(),
+        acl_ttl: settings.acl.server.ttl,
+        acl_enforce_version_8: settings.acl.server.enforce_version_8,
         session_ttl_min: settings.session_ttl_min,
         check_update_interval: settings.check_update_interval,
         disable_coordinates: settings.disable_coordinates,
@@ -78,7 +78,7 @@ pub(super) fn describe(settings: &Settings) -> (Identity, agent::Settings) {
 /// How `/v1` looks on this agent.
 pub(super) fn face(settings: &Settings) -> api::Config {
     api::Config {
-        acl_datacenter: settings.acl.datacenter.as_str().into(),
+        acl_datacenter: settings.acl.server.datacenter.as_str().into(),
         acl_token: settings.acl.token.as_str().into(),
         response_headers: response_headers(settings),
         disable_coordinates: settings.disable_coordinates,
