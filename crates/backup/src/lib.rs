@@ -26,6 +26,7 @@ mod name;
 mod pipe;
 mod proof;
 mod retention;
+pub mod seal;
 pub mod stores;
 
 pub use diff::{Change, Difference, NAMED_MAX, diff};
