@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::path;
 use crate::request::{self, Question};
 use crate::transport::Response;
-use crate::{Client, Error};
+use crate::{Client, Error, HealthCheck};
 
 /// What `/v1/agent/self` says that callers here ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -54,30 +54,6 @@ pub struct AgentService {
     pub port: i64,
     /// Whether tags changed in the catalog win over the agent's.
     pub enable_tag_override: bool,
-}
-
-/// A check of the agent's node, as the agent sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct AgentCheck {
-    /// The node.
-    pub node: String,
-    /// Unique on the node.
-    #[serde(rename = "CheckID")]
-    pub check_id: String,
-    /// For people.
-    pub name: String,
-    /// `passing`, `warning` or `critical`.
-    pub status: String,
-    /// For people.
-    pub notes: String,
-    /// What it said last.
-    pub output: String,
-    /// The service that it speaks for; empty for the whole node.
-    #[serde(rename = "ServiceID")]
-    pub service_id: String,
-    /// What that service offers.
-    pub service_name: String,
 }
 
 /// What becomes of the use of a node or a service.
@@ -171,7 +147,7 @@ impl Client {
     ///
     /// # Errors
     /// When no answer came, or not the expected one.
-    pub async fn agent_checks(&self) -> Result<BTreeMap<String, AgentCheck>, Error> {
+    pub async fn agent_checks(&self) -> Result<BTreeMap<String, HealthCheck>, Error> {
         let question = Question::new(Method::GET, "/v1/agent/checks");
         let response = self.send_ok(question).await?;
         let checks = self.json::<Option<_>>(response).await?;

@@ -7,7 +7,7 @@ use crate::path;
 use crate::request::Question;
 use crate::{Answer, CatalogNode, Client, Error, QueryOptions};
 
-/// A check as the catalog has it.
+/// A check as the catalog or an agent has it.
 ///
 /// It is written as the original's client writes it, in this order of fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]

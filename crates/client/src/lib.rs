@@ -45,7 +45,7 @@ mod transport;
 mod watch;
 
 pub use address::Address;
-pub use agent::{AgentCheck, AgentService, LogStream, Maintenance, Member};
+pub use agent::{AgentService, LogStream, Maintenance, Member};
 pub use catalog::{CatalogNode, CatalogServices};
 pub use coordinate::{Coordinate, CoordinateEntry, DatacenterCoordinates};
 pub use error::Error;
@@ -55,6 +55,7 @@ pub use holding::{LockError, Loss};
 pub use hook::{Hook, HookConfig};
 pub use kv::{DeleteCondition, KvPair, KvPut, PutCondition};
 pub use lock::{Cleanup, HeldLock, LOCK_FLAGS, Lock, LockOptions};
+pub use model::{PartError, PartWish, RestoreMode, RestorePart, Section};
 pub use operator::{KeyChange, Keyring, RaftConfiguration, RaftServer};
 pub use options::{Answer, Consistency, Meta, QueryOptions, Wait, WriteOptions};
 pub use request::{Client, Config, Credentials};

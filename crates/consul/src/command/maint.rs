@@ -1,6 +1,6 @@
 //! `consul maint`.
 
-use client::{AgentCheck, Client, Maintenance};
+use client::{Client, HealthCheck, Maintenance};
 
 use super::{FAILED, OK, http};
 use crate::console::Console;
@@ -103,7 +103,7 @@ async fn listed(client: &Client) -> Result<Vec<String>, String> {
     let checks = client.agent_checks().await;
     let checks = checks.map_err(|why| format!("Error getting checks: {why}"))?;
     let mut lines = Vec::new();
-    let mut entry = |kind: &str, name: String, check: &AgentCheck| {
+    let mut entry = |kind: &str, name: String, check: &HealthCheck| {
         let reason = format!("  Reason: {}", check.notes);
         lines.extend([kind.to_owned(), name, reason, String::new()]);
     };
