@@ -45,6 +45,12 @@ impl<'a> QueryString<'a> {
         Some(&found.1)
     }
 
+    /// All values of that name, in their order.
+    pub(crate) fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]> {
+        let named = move |(known, _): &&Parameter<'_>| **known == *name.as_bytes();
+        self.0.iter().filter(named).map(|(_, value)| &**value)
+    }
+
     /// The first value of that name, or nothing if it is empty.
     pub(crate) fn filled(&self, name: &str) -> Option<&[u8]> {
         self.get(name).filter(|value| !value.is_empty())
@@ -81,6 +87,7 @@ mod tests {
         let query = QueryString::parse(Some(b"b=2&a&&a=1;c=%20+x")).unwrap();
         assert_eq!(query.get("b"), Some(&b"2"[..]));
         assert_eq!(query.get("a"), Some(&b""[..]));
+        assert_eq!(query.all("a").collect::<Vec<_>>(), [&b""[..], b"1"]);
         assert_eq!(query.filled("a"), None);
         assert_eq!(query.get("c"), Some(&b"  x"[..]));
         assert!(!query.has("d"));

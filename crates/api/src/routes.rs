@@ -215,6 +215,12 @@ const ROUTES: &[Route] = &[
     ),
     on(Get, Exact("/v1/snapshot"), Read, snapshot::save),
     on(Put, Exact("/v1/snapshot"), Stream, snapshot::restore),
+    on(
+        Put,
+        Exact("/v1/snapshot/part"),
+        Stream,
+        snapshot::restore_part,
+    ),
 ];
 
 /// Every endpoint: its method, `ANY` where the handler doesn't look, and its path, which goes on if it ends in a slash.

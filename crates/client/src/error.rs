@@ -48,6 +48,9 @@ pub enum Error {
         /// The beginning of the answer's body.
         body: String,
     },
+    /// The server restores snapshots as a whole only.
+    #[error("the agent can't restore a part of a snapshot; nothing was changed")]
+    NoParts,
     /// The answer ended early or didn't arrive in time.
     #[error("{0}")]
     Body(String),

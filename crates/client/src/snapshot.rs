@@ -4,6 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures::TryStream;
+use model::RestorePart;
 use reqwest::Method;
 
 use crate::request::Question;
@@ -42,6 +43,25 @@ pub struct RestoreOptions {
     pub write: WriteOptions,
     /// Whether records of unknown types are left out instead of refused.
     pub skip_unknown: bool,
+    /// What is restored and how, if not everything.
+    pub part: Option<RestorePart>,
+}
+
+/// A part in the words of the API.
+fn parameters(part: &RestorePart) -> Result<Vec<(&'static str, String)>, Error> {
+    let sections: Vec<&str> = part.sections().iter().map(|it| it.name()).collect();
+    let mut parameters = vec![
+        ("only", sections.join(",")),
+        ("mode", part.mode().name().to_owned()),
+    ];
+    let prefixes = part.prefixes().iter().map(|it| ("kv-prefix", it));
+    for (name, prefix) in prefixes.chain(part.into().map(|it| ("into-prefix", it))) {
+        // Another prefix in its place would be another part.
+        let text =
+            std::str::from_utf8(prefix).map_err(|_| Error::Key(prefix.to_lossy().into_owned()))?;
+        parameters.push((name, text.to_owned()));
+    }
+    Ok(parameters)
 }
 
 impl SnapshotDownload {
@@ -71,10 +91,11 @@ impl Client {
         })
     }
 
-    /// Restores the archive that `archive` yields. When this returns, the servers have it.
+    /// Restores the archive that `archive` yields, or a part of it. When this returns, the servers have it.
     ///
     /// # Errors
     /// When no answer came, or the archive was refused; the cluster then keeps what it had.
+    /// [`Error::NoParts`] from a server of the original when a part is wanted; it restores nothing then.
     pub async fn snapshot_restore<S>(
         &self,
         archive: S,
@@ -83,20 +104,30 @@ impl Client {
     where
         S: TryStream<Ok = Bytes, Error = io::Error> + Send + 'static,
     {
-        let mut question = Question::new(Method::PUT, "/v1/snapshot")
+        // A server that knows no parts, as the original, would restore everything if it were asked at the usual path.
+        let (path, of_part) = match &options.part {
+            None => ("/v1/snapshot", Vec::new()),
+            Some(part) => ("/v1/snapshot/part", parameters(part)?),
+        };
+        let mut question = Question::new(Method::PUT, path)
             .parameters(options.write.parameters())
+            .parameters(of_part)
             .token(&options.write.token)
             .stream(archive);
         if options.skip_unknown {
             question = question.parameter("skip-unknown", "");
         }
-        let response = self.send_ok(question).await?;
-        if !options.skip_unknown {
+        let is_part = options.part.is_some();
+        let response = match self.send_ok(question).await {
+            Err(Error::Unexpected { code: 404, .. }) if is_part => return Err(Error::NoParts),
+            response => response?,
+        };
+        if !options.skip_unknown && !is_part {
             return Ok(Vec::new());
         }
         // A server of the original answers nothing; it knows no such option and skips nothing.
         let body = self.bytes(response).await?;
-        if body.is_empty() {
+        if body.is_empty() && !is_part {
             return Ok(Vec::new());
         }
         let answer: Restored =

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::Index;
+use crate::{Index, RestorePart};
 
 /// The most bytes of records in one chunk, unless a single record is larger.
 pub const RESTORE_CHUNK_MAX: usize = 1024 * 1024;
@@ -26,6 +26,11 @@ pub struct RestoreBegin {
     pub last_index: Index,
     /// The index that the archive's metadata claims.
     pub snapshot_index: Index,
+    /// What of the state is restored and how, if not all of it; the chunks then hold nothing else.
+    ///
+    /// Without one it is written as it was before there were parts, and read so as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<RestorePart>,
 }
 
 /// Whole records in the archive's encoding, in order.

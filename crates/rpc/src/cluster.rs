@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use model::{
-    Answer, Ask, Command, Error, Index, Operated, Operation, Peers, Question, Reply, Text,
+    Answer, Ask, Command, Error, Index, Operated, Operation, Peers, Question, Reply, RestorePart,
+    Text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,9 @@ pub struct RestoreOptions {
     pub datacenter: Text,
     /// Leave out records of kinds that this program has no table for, instead of refusing.
     pub skip_unknown: bool,
+    /// What is restored and how, if not everything. A server that knows no parts can't read the call then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<RestorePart>,
 }
 
 /// How an answer stands in time.
@@ -135,7 +139,7 @@ shown_without_token! {
     ReadOptions { datacenter, consistency, index, wait }
     WriteOptions { datacenter }
     SaveOptions { datacenter, stale }
-    RestoreOptions { datacenter, skip_unknown }
+    RestoreOptions { datacenter, skip_unknown, part }
     OperateOptions { datacenter, stale }
 }
 

@@ -32,6 +32,11 @@ pub(crate) async fn restore(
     archive: ByteStream,
 ) -> Result<Restored, Refusal> {
     core.route(&options.datacenter).map_err(Refusal::Failed)?;
+    if options.part.is_some() {
+        return Err(Refusal::Failed(Error::invalid(
+            "a part of a snapshot can't be restored yet; nothing was changed",
+        )));
+    }
     match route::at_once(core, hop).await? {
         Turn::Here => restore_here(core, options, archive)
             .await
@@ -194,6 +199,7 @@ async fn send(core: &Core, id: Uuid, checked: Checked) -> Result<(), Error> {
         id,
         last_index: verified.last_index,
         snapshot_index,
+        part: None,
     };
     propose(core, Command::RestoreBegin(begin))
         .await

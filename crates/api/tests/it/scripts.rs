@@ -260,8 +260,14 @@ fn shown_question(asked: &Asked) -> String {
             from(&options.token, &options.datacenter)
         ),
         Asked::Restore(options, archive) => format!(
-            "RestoreOptions {{ token: \"{}\", datacenter: \"{}\", skip_unknown: {} }} {archive:?}",
-            options.token, options.datacenter, options.skip_unknown
+            "RestoreOptions {{ token: \"{}\", datacenter: \"{}\", skip_unknown: {}{} }} {archive:?}",
+            options.token,
+            options.datacenter,
+            options.skip_unknown,
+            match &options.part {
+                None => String::new(),
+                Some(part) => format!(", part: {part:?}"),
+            }
         ),
     }
 }

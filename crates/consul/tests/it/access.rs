@@ -170,6 +170,7 @@ fn requests(method: &str, path: &str) -> Option<Vec<(Kind, Asked)>> {
             vec![send(method, path, key)]
         }
         ("PUT", "/v1/snapshot") => vec![put(path, "no snapshot")],
+        ("PUT", "/v1/snapshot/part") => vec![put(&format!("{path}?only=kv"), "no snapshot")],
         _ => return None,
     })
 }

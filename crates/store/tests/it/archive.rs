@@ -59,6 +59,7 @@ fn restore_at(
             id,
             last_index: verified.last_index,
             snapshot_index,
+            part: None,
         }),
     );
     let mut sequence = 0;

@@ -393,6 +393,7 @@ impl Stage {
                 id: self.id(&words[1]),
                 last_index: self.header().1,
                 snapshot_index: named.get("snapshot").unwrap_or("0").parse().unwrap(),
+                part: None,
             }),
             "restore-chunk" => Command::RestoreChunk(RestoreChunk {
                 id: self.id(&words[1]),
