@@ -1,6 +1,6 @@
 //! `/v1/acl/`: tokens. Always asked of the datacenter that decides about them.
 
-use model::{AclInfo, AclList, AclToken, CLIENT, Command, Error, Text};
+use model::{AclInfo, AclList, AclToken, CLIENT, Command, Error, Text, TokenId};
 use rpc::{Answered, WriteOptions};
 
 use crate::call::{
@@ -61,7 +61,9 @@ pub(crate) fn destroy(call: Call<'_>) -> Result<Answer, Response> {
     let pretty = call.pretty();
     let cluster = call.api.cluster.clone();
     Ok(Answer::soon(async move {
-        let written = cluster.write(Command::AclDelete(id), options).await;
+        let written = cluster
+            .write(Command::AclDelete(TokenId(id)), options)
+            .await;
         written.map_err(|error| failed(&error))?;
         Ok(json(&true, pretty))
     }))

@@ -4,6 +4,7 @@
 //! [`LOCK_FLAGS`], whoever locks it with its session holds it, the others wait for the key to change, and when the
 //! servers refuse a key that nobody holds, the lock-delay of a holder that was lost is still running.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub const LOCK_FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
 const READ: &str = "read lock";
 
 /// Which key is the lock, and how it is waited for and watched.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LockOptions {
     /// The key.
     pub key: String,
@@ -70,6 +71,16 @@ impl LockOptions {
             datacenter: String::new(),
             token: String::new(),
         }
+    }
+}
+
+impl fmt::Debug for LockOptions {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockOptions")
+            .field("key", &self.key)
+            .field("datacenter", &self.datacenter)
+            .finish_non_exhaustive()
     }
 }
 

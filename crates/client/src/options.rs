@@ -1,9 +1,10 @@
 //! How a call is made, and what comes back beside its value.
 
+use std::fmt;
 use std::time::Duration;
 
 /// How a read is made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct QueryOptions {
     /// The datacenter to ask; the agent's own when empty.
     pub datacenter: String,
@@ -13,6 +14,17 @@ pub struct QueryOptions {
     pub consistency: Consistency,
     /// Whether to wait for a change.
     pub wait: Option<Wait>,
+}
+
+impl fmt::Debug for QueryOptions {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryOptions")
+            .field("datacenter", &self.datacenter)
+            .field("consistency", &self.consistency)
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How fresh an answer must be.
@@ -37,12 +49,21 @@ pub struct Wait {
 }
 
 /// How a write is made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct WriteOptions {
     /// The datacenter to write to; the agent's own when empty.
     pub datacenter: String,
     /// The token to use instead of the client's, when not empty.
     pub token: String,
+}
+
+impl fmt::Debug for WriteOptions {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteOptions")
+            .field("datacenter", &self.datacenter)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A value, and what the agent said about it.
@@ -113,6 +134,41 @@ impl Meta {
             index: number("x-consul-index"),
             known_leader: text("x-consul-knownleader") == Some("true"),
             last_contact: Duration::from_millis(number("x-consul-lastcontact")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Client, Config, Lock, LockOptions, Semaphore, SemaphoreOptions};
+
+    #[test]
+    fn tokens_are_not_shown() {
+        let token = || "s3cret".to_owned();
+        let config = Config {
+            token: token(),
+            ..Config::default()
+        };
+        let client = Client::new(config).unwrap();
+        let mut lock = LockOptions::new("key");
+        lock.token = token();
+        let mut semaphore = SemaphoreOptions::new("prefix", 2);
+        semaphore.token = token();
+        let read = QueryOptions {
+            token: token(),
+            ..QueryOptions::default()
+        };
+        let write = WriteOptions {
+            token: token(),
+            ..WriteOptions::default()
+        };
+        for shown in [
+            format!("{:?}", Lock::new(&client, lock)),
+            format!("{:?}", Semaphore::new(&client, semaphore)),
+            format!("{read:?} {write:?}"),
+        ] {
+            assert!(!shown.contains("s3cret"), "{shown}");
         }
     }
 }

@@ -83,8 +83,7 @@ pub struct Client {
     config: Config,
 }
 
-/// One question before it is sent.
-#[derive(Debug)]
+/// One question before it is sent. It can't be shown, for its token.
 pub(crate) struct Question {
     method: Method,
     path: String,

@@ -9,6 +9,7 @@
 //! noticed. A slot that is lost because the TTL has passed was given up by its holder before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ const COORDINATION: &str = ".lock";
 const READ: &str = "read prefix";
 
 /// Where the semaphore is, how many may hold it, and how it is waited for and watched.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SemaphoreOptions {
     /// What the keys begin with; a slash is put behind it where there is none.
     pub prefix: String,
@@ -78,6 +79,17 @@ impl SemaphoreOptions {
             datacenter: String::new(),
             token: String::new(),
         }
+    }
+}
+
+impl fmt::Debug for SemaphoreOptions {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SemaphoreOptions")
+            .field("prefix", &self.prefix)
+            .field("limit", &self.limit)
+            .field("datacenter", &self.datacenter)
+            .finish_non_exhaustive()
     }
 }
 

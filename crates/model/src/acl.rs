@@ -43,11 +43,29 @@ impl std::fmt::Debug for AclToken {
     }
 }
 
+/// The id of a token, and so a secret. It is written like the text that it is, and shown to nobody.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenId(pub Text);
+
+impl std::fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<hidden>")
+    }
+}
+
 /// One token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclInfo {
     /// Its id.
     pub id: Text,
+}
+
+impl std::fmt::Debug for AclInfo {
+    /// Without the id, which is the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AclInfo").finish_non_exhaustive()
+    }
 }
 
 /// All tokens, by id.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     AclToken, CONSUL, Deregistration, Error, Index, KvOp, Need, NodeCoordinate, QuerySet,
-    Registration, RestoreBegin, RestoreChunk, RestoreCommit, Session, Text, TxnOutcome,
+    Registration, RestoreBegin, RestoreChunk, RestoreCommit, Session, Text, TokenId, TxnOutcome,
 };
 
 /// A change of the state. The variant's name is its tag in the log and must never change.
@@ -26,7 +26,7 @@ pub enum Command {
     /// Write a token. Replies [`Reply::Id`].
     AclSet(Box<AclToken>),
     /// Remove a token. Replies [`Reply::Nothing`], also if there is none.
-    AclDelete(Text),
+    AclDelete(TokenId),
     /// Create or replace a prepared query. Replies [`Reply::Id`].
     QuerySet(Box<QuerySet>),
     /// Remove a prepared query. Replies [`Reply::Nothing`].
@@ -98,7 +98,7 @@ pub struct Entry {
 }
 
 /// What a command answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// It is done.
     Nothing,
@@ -110,5 +110,46 @@ pub enum Reply {
     Txn(TxnOutcome),
 }
 
+impl std::fmt::Debug for Reply {
+    /// Without the id, which may be that of a token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("Nothing"),
+            Self::Applied(done) => f.debug_tuple("Applied").field(done).finish(),
+            Self::Id(_) => f.debug_tuple("Id").finish_non_exhaustive(),
+            Self::Txn(outcome) => f.debug_tuple("Txn").field(outcome).finish(),
+        }
+    }
+}
+
 /// What applying a command gives.
 pub type ApplyResult = Result<Reply, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AclInfo, PreparedQuery, Question};
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = Text::from("s3cret");
+        let token = AclToken {
+            id: secret.clone(),
+            ..AclToken::default()
+        };
+        let query = PreparedQuery {
+            token: secret.clone(),
+            ..PreparedQuery::default()
+        };
+        let info = AclInfo { id: secret.clone() };
+        for shown in [
+            format!("{:?}", Command::AclSet(Box::new(token))),
+            format!("{:?}", Command::AclDelete(TokenId(secret.clone()))),
+            format!("{:?}", Question::from(info)),
+            format!("{:?}", Reply::Id(secret)),
+            format!("{query:?}"),
+        ] {
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+    }
+}

@@ -90,7 +90,7 @@ impl Change<'_> {
                 Ok(Reply::Nothing)
             }
             Command::AclSet(token) => self.set_token(*token),
-            Command::AclDelete(id) => self.delete_token(&id),
+            Command::AclDelete(id) => self.delete_token(&id.0),
             Command::QuerySet(set) => self.set_query(*set),
             Command::QueryDelete(id) => self.delete_query(id),
             Command::Coordinates(batch) => {

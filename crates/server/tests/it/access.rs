@@ -9,7 +9,7 @@ use model::{
     Instance, KeyringVerb, KvGet, KvKeys, KvList, KvOp, KvVerb, NewEvent, Node, NodeCoordinate,
     NodeLookup, Operated, Operation, Portion, PreparedQuery, QueryExecute, QueryExplain, QueryGet,
     QueryList, QueryService, QuerySet, QuerySource, Registration, Reply, Resolved, Resource,
-    Service, Session, SessionInfo, SessionList, Shown, Text, TxnRead, Uuid,
+    Service, Session, SessionInfo, SessionList, Shown, Text, TokenId, TxnRead, Uuid,
 };
 use rpc::{Consistency, OperateOptions, ReadOptions, RestoreOptions, SaveOptions, WriteOptions};
 use server::{Acl, Config, Start};
@@ -916,7 +916,7 @@ async fn only_management_is_above_rules() {
             assert_eq!(ruled.read(who, AclList).await.unwrap_err(), management());
             let set = Command::AclSet(Box::new(token("new", "")));
             assert_eq!(ruled.write(who, set).await, Err(management()));
-            let delete = Command::AclDelete(text("all"));
+            let delete = Command::AclDelete(TokenId(text("all")));
             assert_eq!(ruled.write(who, delete).await, Err(management()));
             let save = SaveOptions {
                 token: text(who),
@@ -992,7 +992,7 @@ async fn a_token_that_changes_counts_at_once() {
         Err(refused("write on key \"a\""))
     );
     ruled
-        .write("root", Command::AclDelete(text("t")))
+        .write("root", Command::AclDelete(TokenId(text("t"))))
         .await
         .unwrap();
     assert_eq!(

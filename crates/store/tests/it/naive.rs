@@ -115,7 +115,7 @@ impl Naive {
                 self.wrote("acls", index);
                 Ok(Reply::Id(it.id.clone()))
             }
-            Command::AclDelete(id) => {
+            Command::AclDelete(TokenId(id)) => {
                 if *id == "anonymous" {
                     return Err(());
                 }

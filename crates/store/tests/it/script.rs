@@ -348,7 +348,7 @@ impl Stage {
                 kind: named.text(2),
                 ..AclToken::default()
             })),
-            "delete-token" => Command::AclDelete(named.text(1)),
+            "delete-token" => Command::AclDelete(TokenId(named.text(1))),
             verb @ ("new-query" | "update-query") => Command::QuerySet(Box::new(QuerySet {
                 query: PreparedQuery {
                     id: self.id(&words[1]),
