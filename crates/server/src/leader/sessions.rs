@@ -30,6 +30,7 @@ use rpc::Consistency;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::access;
 use crate::core::Core;
 use crate::figures;
 use crate::read::be_fresh;
@@ -425,7 +426,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Gives a session all its time again, and says which it is; [`Error::NoLeader`] means that another server has to.
+/// Gives a session all its time again, if its asker may, and says which it is; [`Error::NoLeader`] means that another
+/// server has to.
 pub(crate) async fn renew(
     core: &Core,
     id: Uuid,
@@ -441,7 +443,7 @@ pub(crate) async fn renew(
         let Some(session) = core.shared.view().session(id).cloned() else {
             return Ok(None);
         };
-        guard_session(&session, authority)?;
+        access::told(guard_session(&session, authority), "SessionRenew")?;
         if session.lifetime().is_some() {
             match core.timers.renew(id) {
                 Renewal::Done => {}
