@@ -16,7 +16,7 @@ use crate::{Proof, Unreadable};
 const PIECES_MAX: usize = 8;
 
 /// What reads an archive, and comes to a judgement.
-pub(super) type Work = fn(Box<dyn Read + Send>) -> Result<Proof, Unreadable>;
+type Work = Box<dyn FnOnce(Box<dyn Read + Send>) -> Result<Proof, Unreadable> + Send>;
 
 /// Somebody who reads an archive that passes by.
 pub(super) enum Checker {
@@ -54,7 +54,11 @@ impl Entrance {
 
 impl Checker {
     /// Somebody who does this work, and the same archive as it is on its way past him.
-    pub(super) fn watch(checking: Checking, work: Work, archive: Content) -> (Self, Content) {
+    pub(super) fn watch(
+        checking: Checking,
+        work: impl FnOnce(Box<dyn Read + Send>) -> Result<Proof, Unreadable> + Send + 'static,
+        archive: Content,
+    ) -> (Self, Content) {
         let (checker, entrance) = match checking {
             Checking::OnAThread => {
                 let (sender, receiver) = mpsc::channel(PIECES_MAX);
@@ -69,7 +73,7 @@ impl Checker {
                 let all = Arc::<Mutex<BytesMut>>::default();
                 let checker = Self::InPlace {
                     archive: Arc::clone(&all),
-                    work,
+                    work: Box::new(work),
                 };
                 (checker, Entrance::InPlace(all))
             }

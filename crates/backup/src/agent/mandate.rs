@@ -43,6 +43,14 @@ impl Mandate<'_> {
         }
     }
 
+    /// Whether it holds at this moment, as far as this process can know.
+    pub(super) fn holds(&self) -> bool {
+        match self {
+            Self::Alone => true,
+            Self::Lock { held, .. } => held.is_held(),
+        }
+    }
+
     /// Makes sure that it still holds, by what a leader says that has made sure that it is one.
     pub(super) async fn confirm(&self) -> Result<(), Doubt> {
         let Self::Lock { client, key, held } = self else {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Retention;
+use crate::seal::Recipient;
 use crate::stores::Store;
 
 /// What the snapshot agent is to do.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The time from the start of one snapshot to the start of the next. Default: an hour. [`run`](super::run) refuses
-    /// less than a second, [`once`](super::once) doesn't look.
+    /// The time from the start of one snapshot to the start of the next. Default: an hour. [`run()`](super::run) refuses
+    /// less than a second and more than ten years, [`once`](super::once) doesn't look.
     pub interval: Duration,
     /// Whether a server may answer that doesn't lead, so that there are snapshots while nobody does; they may then be
     /// older than they say. Default: no.
@@ -29,6 +30,8 @@ pub struct Settings {
     /// After how many failed snapshots in a row the lock is given up, so that another instance can try; 0: never.
     /// Default: 3.
     pub max_failures: u32,
+    /// To whom snapshots are encrypted; if to nobody, the default, they aren't.
+    pub recipients: Vec<Recipient>,
     /// Where snapshots go, each of them to every place. Default: nowhere, which is refused.
     pub places: Vec<Place>,
 }
@@ -53,6 +56,7 @@ impl Default for Settings {
             deregister_after: Some(Duration::from_secs(72 * HOUR)),
             lock_key: "consul-snapshot/lock".to_owned(),
             max_failures: 3,
+            recipients: Vec::new(),
             places: Vec::new(),
         }
     }

@@ -14,11 +14,12 @@ use tokio::time::timeout;
 use super::checker::Checker;
 use super::mandate::{Doubt, Mandate};
 use super::{Checking, Place, Settings};
+use crate::seal::{Recipient, sealed};
 use crate::stores::{Content, Store, StoreError, Upload};
 use crate::{Name, Proof, digest};
 
 /// How long a store may take for a piece, or to begin: longer than those that try again by themselves do.
-const STORE_SILENCE: Duration = Duration::from_secs(5 * 60);
+pub(super) const STORE_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// How long a store may take to give a snapshot its name, which is when clouds put the parts together.
 const PUBLISH_TIME: Duration = Duration::from_secs(15 * 60);
@@ -54,80 +55,105 @@ struct Shipment {
     upload: Result<Box<dyn Upload>, String>,
 }
 
-/// Takes one snapshot.
-pub(super) async fn take(
-    client: &Client,
-    settings: &Settings,
-    checking: Checking,
-    name: Name,
-    mandate: &Mandate<'_>,
-    stop: impl Future<Output = ()>,
-) -> Result<Taken, NotTaken> {
-    let mut shipments = Vec::new();
-    let filled = tokio::select! {
-        biased;
-        () = stop => Err(NotTaken::Stopped),
-        loss = mandate.lost() => Err(NotTaken::Lost(loss.to_string())),
-        filled = fill(client, settings, checking, name, mandate, &mut shipments) => filled,
-    };
-    match filled {
-        Ok((size, received)) => {
-            let places = publish(shipments).await;
-            if places.iter().any(Result::is_ok) {
-                Ok(Taken {
-                    size,
-                    received,
-                    places,
-                })
-            } else {
-                Err(NotTaken::Failed(all(&places)))
-            }
-        }
-        Err(why) => {
-            abandon(shipments).await;
-            Err(why)
-        }
-    }
+/// Which snapshot is to be taken.
+pub(super) struct Order<'a> {
+    pub(super) client: &'a Client,
+    pub(super) settings: &'a Settings,
+    pub(super) checking: Checking,
+    pub(super) name: Name,
+    /// To whom it is encrypted, if it is to be.
+    pub(super) recipients: &'a [Recipient],
 }
 
-/// Everything up to the moment in which it gets its name.
-async fn fill(
-    client: &Client,
-    settings: &Settings,
-    checking: Checking,
-    name: Name,
-    mandate: &Mandate<'_>,
-    shipments: &mut Vec<Shipment>,
-) -> Result<(u64, Proof), NotTaken> {
-    let options = QueryOptions {
-        datacenter: settings.datacenter.clone(),
-        consistency: if settings.stale {
+impl Order<'_> {
+    /// Takes the snapshot.
+    ///
+    /// Stopped, or with the lock lost, it leaves nothing behind. From the moment in which the lock was found to be
+    /// still ours it isn't stopped any more: it may have its name at some places.
+    pub(super) async fn take(
+        &self,
+        mandate: &Mandate<'_>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Taken, NotTaken> {
+        let mut shipments = Vec::new();
+        let filled = tokio::select! {
+            biased;
+            () = stop => Err(NotTaken::Stopped),
+            loss = mandate.lost() => Err(NotTaken::Lost(loss.to_string())),
+            filled = self.fill(mandate, &mut shipments) => filled,
+        };
+        let (size, received) = match filled {
+            Ok(filled) => filled,
+            Err(why) => {
+                abandon(shipments).await;
+                return Err(why);
+            }
+        };
+        let places = publish(shipments).await;
+        if places.iter().all(Result::is_err) {
+            return Err(NotTaken::Failed(all(&places)));
+        }
+        Ok(Taken {
+            size,
+            received,
+            places,
+        })
+    }
+
+    /// Everything up to the moment in which it gets its name.
+    async fn fill(
+        &self,
+        mandate: &Mandate<'_>,
+        shipments: &mut Vec<Shipment>,
+    ) -> Result<(u64, Proof), NotTaken> {
+        let download = self.download().await.map_err(NotTaken::Failed)?;
+        let begun = self.settings.places.iter().map(|to| begin(to, self.name));
+        shipments.extend(join_all(begun).await);
+
+        let (checker, archive) = Checker::watch(self.checking, digest, arriving(download));
+        let mut content = if self.recipients.is_empty() {
+            archive
+        } else {
+            sealed(archive, self.recipients)
+        };
+        let sent = ship(&mut content, shipments).await;
+        drop(content);
+        let received = checker.finish().await;
+        // What is wrong on the way explains what is wrong with the archive, and not the other way round.
+        let size = sent.map_err(NotTaken::Failed)?;
+        let received = received.map_err(|why| {
+            NotTaken::Failed(format!("what the servers sent is no sound snapshot: {why}"))
+        })?;
+        match mandate.confirm().await {
+            Ok(()) => Ok((size, received)),
+            Err(Doubt::Lost(why)) => Err(NotTaken::Lost(why)),
+            Err(Doubt::Unseen(why)) => Err(NotTaken::Failed(format!(
+                "it was not published since nobody can say whether the lock is still held: {why}"
+            ))),
+        }
+    }
+
+    async fn download(&self) -> Result<SnapshotDownload, String> {
+        let consistency = if self.settings.stale {
             Consistency::Stale
         } else {
             Consistency::Leader
-        },
-        ..QueryOptions::default()
-    };
-    let failed = |why: String| NotTaken::Failed(why);
-    let download = client.snapshot_save(&options).await;
-    let download =
-        download.map_err(|why| failed(format!("the servers gave no snapshot: {why}")))?;
-    shipments.extend(join_all(settings.places.iter().map(|place| begin(place, name))).await);
-
-    let (checker, mut content) = Checker::watch(checking, digest, arriving(download));
-    let sent = ship(&mut content, shipments).await;
-    drop(content);
-    let received = checker.finish().await;
-    // What is wrong with the transport explains what is wrong with the archive, not the other way round.
-    let size = sent.map_err(failed)?;
-    let received = received
-        .map_err(|why| failed(format!("what the servers sent is no sound snapshot: {why}")))?;
-    match mandate.confirm().await {
-        Ok(()) => Ok((size, received)),
-        Err(Doubt::Lost(why)) => Err(NotTaken::Lost(why)),
-        Err(Doubt::Unseen(why)) => Err(failed(format!(
-            "it isn't published since nobody can say whether the lock is still held: {why}"
-        ))),
+        };
+        let options = QueryOptions {
+            datacenter: self.settings.datacenter.clone(),
+            consistency,
+            ..QueryOptions::default()
+        };
+        let download = self.client.snapshot_save(&options).await;
+        download.map_err(|why| {
+            let hint = match why {
+                client::Error::Unexpected { code: 403, .. } => {
+                    "; a management token is needed to save all of the state"
+                }
+                _ => "",
+            };
+            format!("the servers gave no snapshot: {why}{hint}")
+        })
     }
 }
 

@@ -1,0 +1,34 @@
+//! Old snapshots go when a new one has come.
+
+use super::Place;
+use super::mandate::Mandate;
+use super::take::{STORE_SILENCE, in_time};
+use crate::Name;
+
+/// Takes away what a place doesn't keep, while it is ours to do so, and says what couldn't be done.
+///
+/// `saved` stays whatever the rule says, and so does everything that is later.
+pub(super) async fn rotate(
+    place: &Place,
+    saved: Name,
+    mandate: &Mandate<'_>,
+) -> Result<(), String> {
+    if place.retention.keeps_all() {
+        return Ok(());
+    }
+    let store = &place.store;
+    let stored = in_time(STORE_SILENCE, store, store.list()).await?;
+    let names: Vec<Name> = stored.iter().map(|stored| stored.name).collect();
+    for name in place.retention.expired(&names) {
+        if name >= saved {
+            continue;
+        }
+        // Another one may know better by now what is old.
+        if !mandate.holds() {
+            return Ok(());
+        }
+        in_time(STORE_SILENCE, store, store.remove(name)).await?;
+        tracing::debug!("Removed snapshot {}", name.id);
+    }
+    Ok(())
+}
