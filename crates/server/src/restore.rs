@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Command, Error, Index, Need, RestoreBegin, RestoreChunk, RestoreCommit};
+use model::{Command, Error, Index, Need, RestoreBegin, RestoreChunk, RestoreCommit, RestorePart};
 use rpc::{ByteStream, CallError, Hop, Refusal, RestoreOptions, Restored};
-use store::archive::{Chunks, StateError, TypeName, Unknown, Verified, is_later};
+use store::archive::{Chunks, StateError, TypeName, Unknown, Verified, is_later, verify_part};
 use uuid::Uuid;
 use wire::archive;
 
@@ -21,7 +21,7 @@ use crate::write::propose;
 /// How much of the state is read from its file at a time.
 const READ_SIZE: usize = 256 * 1024;
 
-/// Replaces everything by the snapshot in `archive`, here or at the leader.
+/// Replaces everything, or a part, by what the snapshot in `archive` has of it, here or at the leader.
 ///
 /// On an error nothing was changed, unless it says otherwise.
 /// Unlike other requests, the original doesn't hold restores while there is no leader.
@@ -32,11 +32,6 @@ pub(crate) async fn restore(
     archive: ByteStream,
 ) -> Result<Restored, Refusal> {
     core.route(&options.datacenter).map_err(Refusal::Failed)?;
-    if options.part.is_some() {
-        return Err(Refusal::Failed(Error::invalid(
-            "a part of a snapshot can't be restored yet; nothing was changed",
-        )));
-    }
     match route::at_once(core, hop).await? {
         Turn::Here => restore_here(core, options, archive)
             .await
@@ -86,17 +81,18 @@ async fn restore_here(
         archive,
         rest: Bytes::new(),
     };
+    let part = options.part;
     let checked = match core.config.checking {
         Checking::OnAThread => {
             let checked =
-                tokio::task::spawn_blocking(move || check(&scratch, upload, unknown)).await;
+                tokio::task::spawn_blocking(move || check(&scratch, upload, unknown, part)).await;
             checked.map_err(|_| {
                 Error::Internal(
                     "the check of the snapshot ended by a panic; nothing was changed".to_owned(),
                 )
             })??
         }
-        Checking::InPlace => check(&scratch, upload.whole().await?, unknown)?,
+        Checking::InPlace => check(&scratch, upload.whole().await?, unknown, part)?,
     };
     for (kind, tally) in &checked.verified.skipped {
         tracing::warn!(
@@ -194,12 +190,13 @@ async fn send(core: &Core, id: Uuid, checked: Checked) -> Result<(), Error> {
         state,
         snapshot_index,
         verified,
+        part,
     } = checked;
     let begin = RestoreBegin {
         id,
         last_index: verified.last_index,
         snapshot_index,
-        part: None,
+        part: part.clone(),
     };
     propose(core, Command::RestoreBegin(begin))
         .await
@@ -214,8 +211,8 @@ async fn send(core: &Core, id: Uuid, checked: Checked) -> Result<(), Error> {
             "cannot read the checked snapshot again: {error}; nothing was changed"
         ))
     };
-    let mut chunks =
-        Chunks::open(BufReader::with_capacity(READ_SIZE, state)).map_err(unreadable)?;
+    let state = BufReader::with_capacity(READ_SIZE, state);
+    let mut chunks = Chunks::of_part(state, part).map_err(unreadable)?;
     let mut sequence = 0;
     while let Some(records) = chunks.next_chunk().map_err(unreadable)? {
         let chunk = RestoreChunk {
@@ -263,10 +260,17 @@ struct Checked {
     state: File,
     snapshot_index: Index,
     verified: Verified,
+    /// What of it is restored, if not all.
+    part: Option<RestorePart>,
 }
 
 /// Unpacks into a file without a name and decodes every record. Takes as long as the snapshot is large.
-fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked, Error> {
+fn check(
+    scratch: &Path,
+    archive: impl Read,
+    unknown: Unknown,
+    part: Option<RestorePart>,
+) -> Result<Checked, Error> {
     let failed = |error: io::Error| {
         Error::Internal(format!(
             "cannot keep the snapshot in {} while it is checked: {error}; nothing was changed",
@@ -289,7 +293,8 @@ fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked
     meta.check_restorable(contents.state_size)
         .map_err(|error| Error::Invalid(error.to_string()))?;
     state.rewind().map_err(failed)?;
-    let verified = store::archive::verify(BufReader::with_capacity(READ_SIZE, &mut state), unknown)
+    let reader = BufReader::with_capacity(READ_SIZE, &mut state);
+    let verified = verify_part(reader, unknown, part.as_ref())
         .map_err(|error| {
             let hint = if is_of_a_later_release(&error) {
                 "; what there is no table for can be left out with -skip-unknown (over HTTP ?skip-unknown)"
@@ -305,6 +310,7 @@ fn check(scratch: &Path, archive: impl Read, unknown: Unknown) -> Result<Checked
         state,
         snapshot_index: meta.index,
         verified,
+        part,
     })
 }
 

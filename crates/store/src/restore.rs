@@ -2,11 +2,17 @@
 //!
 //! Every server does this by the entries alone, so all of them drop it, or swap it in, at the same one.
 
-use model::{Error, Index, RESTORE_OPEN_MAX_MS, RestoreBegin, RestoreChunk, RestoreCommit, Uuid};
+use model::{
+    Error, Index, RESTORE_OPEN_MAX_MS, RestoreBegin, RestoreChunk, RestoreCommit, RestorePart, Uuid,
+};
 use sha2::{Digest, Sha256};
 
 use crate::archive::{INDEX_MAX, Loader};
 use crate::state::State;
+
+mod part;
+
+pub(crate) use part::replaces;
 
 /// A restore that has begun and is not committed yet.
 pub(crate) struct OpenRestore {
@@ -18,6 +24,16 @@ pub(crate) struct OpenRestore {
     chunks: u32,
     hash: Sha256,
     loader: Loader,
+    /// What of the live state it is for, if not all.
+    part: Option<RestorePart>,
+}
+
+/// What was loaded in full, and what for.
+pub(crate) enum Whole {
+    /// It takes the place of the live state.
+    State(State),
+    /// It is written over the live state.
+    Part(State, RestorePart),
 }
 
 impl std::fmt::Debug for OpenRestore {
@@ -42,6 +58,7 @@ impl OpenRestore {
             chunks: 0,
             hash: Sha256::new(),
             loader: Loader::new(begin.last_index),
+            part: begin.part.clone(),
         })
     }
 
@@ -73,8 +90,8 @@ impl OpenRestore {
         Ok(())
     }
 
-    /// The state that takes the place of `live`, with the commit's own entry as its floor.
-    pub(crate) fn commit(self, commit: &RestoreCommit, live: &State) -> Result<State, Error> {
+    /// What was loaded. A whole state is ready to take the place of `live`, with the commit's own entry as its floor.
+    pub(crate) fn commit(self, commit: &RestoreCommit, live: &State) -> Result<Whole, Error> {
         if commit.chunks != self.chunks {
             return Err(Error::Invalid(format!(
                 "restore {} has {} chunks of {}",
@@ -88,6 +105,9 @@ impl OpenRestore {
             )));
         }
         let mut state = self.loader.finish();
+        if let Some(part) = self.part {
+            return Ok(Whole::Part(state, part));
+        }
         // An archive may hold rows that are newer than it says; whoever waits compares with those.
         let newest = state.indexes.newest();
         check_index(newest)?;
@@ -98,7 +118,7 @@ impl OpenRestore {
         state.clock_ms = live.clock_ms;
         state.offset = index - live.log_index;
         state.floor = index;
-        Ok(state)
+        Ok(Whole::State(state))
     }
 }
 

@@ -9,7 +9,7 @@ use model::{
 
 use crate::apply::{Change, Effect};
 use crate::checkpoint::{self, LoadError};
-use crate::restore::OpenRestore;
+use crate::restore::{OpenRestore, Whole};
 use crate::state::State;
 use crate::view::{Shared, View};
 use crate::watch::Touched;
@@ -118,9 +118,24 @@ impl Store {
 
     fn commit_restore(&mut self, commit: &RestoreCommit, effects: &mut Vec<Effect>) -> ApplyResult {
         let restore = self.take_restore(commit.id)?;
-        self.state = restore.commit(commit, &self.state)?;
-        self.touched.everything();
-        effects.push(Effect::StateReplaced);
+        match restore.commit(commit, &self.state)? {
+            Whole::State(state) => {
+                self.state = state;
+                self.touched.everything();
+                effects.push(Effect::StateReplaced);
+            }
+            Whole::Part(loaded, part) => {
+                // On a copy, which shares all that isn't changed: what is refused in the middle has changed nothing.
+                let mut state = self.state.clone();
+                let (mut touched, mut follows) = (Touched::default(), Vec::new());
+                let index = state.user_index(state.log_index);
+                Change::new(&mut state, index, &mut touched, &mut follows)
+                    .restore_part(&loaded, &part)?;
+                self.state = state;
+                self.touched.add(touched);
+                effects.append(&mut follows);
+            }
+        }
         Ok(Reply::Nothing)
     }
 

@@ -131,6 +131,26 @@ impl Touched {
     pub(crate) fn everything(&mut self) {
         self.everything = true;
     }
+
+    /// Adds what another has gathered.
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self {
+            entries,
+            trees,
+            subjects,
+            nodes,
+            tables,
+            everything,
+        } = other;
+        self.entries.extend(entries);
+        self.trees.extend(trees);
+        self.subjects.extend(subjects);
+        self.nodes.extend(nodes);
+        for (known, touched) in self.tables.iter_mut().zip(tables) {
+            *known |= touched;
+        }
+        self.everything |= everything;
+    }
 }
 
 /// One waiting question. It fires once.

@@ -1,6 +1,6 @@
 //! Records into a state, by the index rules of a restore.
 
-use model::{Check, Index, KvEntry, Node, Registration, Service, Text};
+use model::{Check, Error, Index, KvEntry, Node, Registration, RestorePart, Service, Text};
 use wire::msgpack::Decoder;
 
 use super::error::{Position, StateError};
@@ -168,6 +168,21 @@ impl Loader {
     /// The state as something to read, for who only wants to see what became of the records.
     pub fn into_view(self) -> View {
         View::new(0, self.finish())
+    }
+
+    /// The state that another one would be if this part were restored over it, for who wants to see that before.
+    ///
+    /// What was loaded must be just the part, as [`Chunks::of_part`](super::Chunks::of_part) gives it.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub fn onto(self, live: &View, part: &RestorePart) -> Result<View, Error> {
+        let mut state = live.state().clone();
+        let newest = state.indexes.newest().max(live.index());
+        let (mut touched, mut effects) = (Touched::default(), Vec::new());
+        Change::new(&mut state, newest + 1, &mut touched, &mut effects)
+            .restore_part(&self.finish(), part)?;
+        Ok(View::new(0, state))
     }
 
     /// The state, at no position of any log yet.

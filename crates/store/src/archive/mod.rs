@@ -6,6 +6,7 @@
 //!
 //! Saving is [`size`], then [`write()`], over the same frozen view.
 //! Restoring is [`verify`] over the file, then [`Chunks`] over it again, and on every server a [`Loader`] that the chunks go to.
+//! Of a part they are [`verify_part`] and [`Chunks::of_part`], and what was loaded is written over what there is.
 //! A new kind of record is a file here with its `encode` and `decode`, a variant of [`Kind`], and what the compiler then asks for.
 
 use std::io::{self, Write};
@@ -26,6 +27,7 @@ mod items;
 mod kind;
 mod kv;
 mod loader;
+mod part;
 mod parts;
 mod query;
 mod refusal;
@@ -39,7 +41,7 @@ pub use kind::{Kind, TypeName, is_later, type_name};
 pub use loader::Loader;
 pub use refusal::{BadUuid, Fault, Refusal};
 pub(crate) use rules::INDEX_MAX;
-pub use verify::{Chunks, Tally, Unknown, Verified, verify};
+pub use verify::{Chunks, Tally, Unknown, Verified, verify, verify_part};
 
 /// How much is gathered before it is written.
 const WRITE_SIZE: usize = 64 << 10;

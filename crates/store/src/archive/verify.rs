@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use model::{Index, RESTORE_CHUNK_MAX, RESTORE_RECORD_MAX};
+use model::{Index, RESTORE_CHUNK_MAX, RESTORE_RECORD_MAX, RestorePart};
 use sha2::{Digest, Sha256};
 use wire::msgpack::{Record, RecordReader};
 
 use super::decode_header;
 use super::error::{Position, StateError};
 use super::kind::{Kind, is_later};
+use super::part::pick;
 use super::refusal::{Fault, Refusal};
 use super::rules::{INDEX_MAX, Rules};
 
@@ -45,7 +46,7 @@ pub struct Verified {
     pub last_index: Index,
     /// Bytes of the header.
     pub header_bytes: u64,
-    /// What will be loaded.
+    /// What will be loaded, the chosen part if not everything is.
     pub records: BTreeMap<Kind, Tally>,
     /// What was skipped, by type byte.
     pub skipped: BTreeMap<u8, Tally>,
@@ -62,6 +63,18 @@ pub struct Verified {
 /// # Errors
 /// [`StateError`] names the first record that can't be taken.
 pub fn verify(state: impl Read, unknown: Unknown) -> Result<Verified, StateError> {
+    verify_part(state, unknown, None)
+}
+
+/// The same where only a part will be loaded. What is wrong anywhere in the state is refused all the same.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_part(
+    state: impl Read,
+    unknown: Unknown,
+    part: Option<&RestorePart>,
+) -> Result<Verified, StateError> {
     let mut reader = RecordReader::open(state)?;
     let header = reader.header();
     let mut verified = Verified {
@@ -79,6 +92,7 @@ pub fn verify(state: impl Read, unknown: Unknown) -> Result<Verified, StateError
     let mut rules = Rules::default();
     let mut hash = Sha256::new();
     let mut packing = Packing::default();
+    let mut room = Vec::new();
     while let Some(record) = reader.next_record()? {
         let len = 1 + record.bytes.len();
         let Some(kind) = Kind::from_byte(record.kind) else {
@@ -94,9 +108,20 @@ pub fn verify(state: impl Read, unknown: Unknown) -> Result<Verified, StateError
         rules
             .take(record.kind, record.bytes)
             .map_err(|refusal| refused(&record, refusal))?;
+        let Some(object) = (match part {
+            None => Some(record.bytes),
+            Some(part) => pick(part, kind, record.bytes, &mut room)
+                .map_err(|refusal| refused(&record, refusal))?,
+        }) else {
+            continue;
+        };
+        let len = 1 + object.len();
+        if len > RESTORE_RECORD_MAX {
+            return Err(refused(&record, Refusal::TooLarge(len)));
+        }
         verified.records.entry(kind).or_default().add(len);
         hash.update([record.kind]);
-        hash.update(record.bytes);
+        hash.update(object);
         if packing.begins_chunk(len) {
             verified.chunks = verified.chunks.saturating_add(1);
         }
@@ -137,6 +162,7 @@ impl Packing {
 #[derive(Debug)]
 pub struct Chunks<R> {
     reader: RecordReader<R>,
+    part: Option<RestorePart>,
     packing: Packing,
     /// The first record of the next chunk.
     begun: Vec<u8>,
@@ -148,8 +174,17 @@ impl<R: Read> Chunks<R> {
     /// # Errors
     /// [`StateError`] if there is none.
     pub fn open(state: R) -> Result<Self, StateError> {
+        Self::of_part(state, None)
+    }
+
+    /// The same for a part, if it isn't everything, as given to [`verify_part`].
+    ///
+    /// # Errors
+    /// As [`Chunks::open`].
+    pub fn of_part(state: R, part: Option<RestorePart>) -> Result<Self, StateError> {
         Ok(Self {
             reader: RecordReader::open(state)?,
+            part,
             packing: Packing::default(),
             begun: Vec::new(),
         })
@@ -161,18 +196,26 @@ impl<R: Read> Chunks<R> {
     /// [`StateError`] where the state can't be cut into records.
     pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, StateError> {
         let mut chunk = std::mem::take(&mut self.begun);
+        let mut room = Vec::new();
         while let Some(record) = self.reader.next_record()? {
-            if Kind::from_byte(record.kind).is_none() {
+            let Some(kind) = Kind::from_byte(record.kind) else {
                 continue;
-            }
-            let begins = self.packing.begins_chunk(1 + record.bytes.len());
+            };
+            let Some(object) = (match &self.part {
+                None => Some(record.bytes),
+                Some(part) => pick(part, kind, record.bytes, &mut room)
+                    .map_err(|refusal| refused(&record, refusal))?,
+            }) else {
+                continue;
+            };
+            let begins = self.packing.begins_chunk(1 + object.len());
             let into = if begins && !chunk.is_empty() {
                 &mut self.begun
             } else {
                 &mut chunk
             };
             into.push(record.kind);
-            into.extend_from_slice(record.bytes);
+            into.extend_from_slice(object);
             if !self.begun.is_empty() {
                 break;
             }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use model::{ANONYMOUS, AclToken, ApplyResult, CLIENT, Error, MANAGEMENT, Reply, Text};
+use model::{
+    ANONYMOUS, AclToken, ApplyResult, CLIENT, Error, MANAGEMENT, Reply, RestoreMode, Text,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::apply::Change;
 use crate::changes::Kind;
+use crate::restore::replaces;
 use crate::tables::Table;
 
 /// Tokens, by id.
@@ -70,12 +73,43 @@ impl Change<'_> {
         }
         let before = self.state.acls.get(&token.id);
         token.create_index = before.map_or(self.index, |token| token.create_index);
+        let id = token.id.clone();
+        self.put_token(token);
+        Ok(Reply::Id(id))
+    }
+
+    /// Writes the tokens that a snapshot has and removes those it lacks, if it replaces.
+    ///
+    /// The anonymous one is always there, and goes no more than when somebody wants to delete it.
+    pub(crate) fn restore_tokens(&mut self, loaded: &Acls, mode: RestoreMode) {
+        if replaces(mode) {
+            let rows = self.state.acls.iter().map(|token| token.id.clone());
+            let doomed: Vec<Text> = rows
+                .filter(|id| *id != ANONYMOUS && loaded.get(id).is_none())
+                .collect();
+            for id in doomed {
+                self.remove_token(&id);
+            }
+        }
+        for token in loaded.iter() {
+            let before = self.state.acls.get(&token.id);
+            let wanted = AclToken {
+                create_index: before.map_or(self.index, |before| before.create_index),
+                modify_index: before.map_or(self.index, |before| before.modify_index),
+                ..(**token).clone()
+            };
+            if before.is_none_or(|before| **before != wanted) {
+                self.put_token(wanted);
+            }
+        }
+    }
+
+    fn put_token(&mut self, mut token: AclToken) {
         token.modify_index = self.index;
         let id = token.id.clone();
         self.state.acls.insert(token);
         self.wrote(Table::Acls);
         self.wake(Kind::Acl, &id);
-        Ok(Reply::Id(id))
     }
 
     /// Removes a token, if it is there.
@@ -85,11 +119,15 @@ impl Change<'_> {
                 "Cannot delete anonymous token".to_owned(),
             ));
         }
+        self.remove_token(id);
+        Ok(Reply::Nothing)
+    }
+
+    fn remove_token(&mut self, id: &Text) {
         if self.state.acls.remove(id).is_some() {
             self.wrote(Table::Acls);
             self.note(Kind::Acl, id);
             self.deleted();
         }
-        Ok(Reply::Nothing)
     }
 }

@@ -13,6 +13,7 @@ use crate::apply::Change;
 use crate::changes::Kind;
 use crate::tables::Table;
 
+mod part;
 mod rows;
 
 pub(crate) use rows::CatalogRows;

@@ -1,9 +1,10 @@
 //! Network coordinates of nodes.
 
 use imbl::OrdMap;
-use model::{NodeCoordinate, Text};
+use model::{NodeCoordinate, RestoreMode, Text};
 
 use crate::apply::Change;
+use crate::restore::replaces;
 use crate::tables::Table;
 
 /// Coordinates, by lower-cased node name.
@@ -56,5 +57,31 @@ impl Change<'_> {
             }
         }
         self.wrote(Table::Coordinates);
+    }
+
+    /// Writes the coordinates that a snapshot has, of nodes that there are, and removes those it lacks, if it replaces.
+    pub(crate) fn restore_coordinates(&mut self, loaded: &Coordinates, mode: RestoreMode) {
+        let mut has_changed = false;
+        if replaces(mode) {
+            let rows = self.state.coordinates.iter();
+            let doomed: Vec<Text> = rows
+                .map(|row| row.node.lower())
+                .filter(|node| loaded.get(node).is_none())
+                .collect();
+            for node in doomed {
+                has_changed |= self.state.coordinates.remove(&node);
+            }
+        }
+        for row in loaded.iter() {
+            let node = row.node.lower();
+            let is_same = self.state.coordinates.get(&node) == Some(row);
+            if !is_same && self.state.catalog.node(&node).is_some() {
+                self.state.coordinates.insert(row.clone());
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            self.wrote(Table::Coordinates);
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::tables::Table;
 
 use rows::Rows;
 
+mod part;
 mod rows;
 
 /// All keys, by key, and which of them each session holds.

@@ -5,10 +5,13 @@ use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use imbl::{OrdMap, OrdSet};
-use model::{ApplyResult, Error, PreparedQuery, QueryService, QuerySet, Reply, Text, Uuid};
+use model::{
+    ApplyResult, Error, PreparedQuery, QueryService, QuerySet, Reply, RestoreMode, Text, Uuid,
+};
 
 use crate::apply::Change;
 use crate::changes::Kind;
+use crate::restore::replaces;
 use crate::tables::Table;
 use crate::template::{Template, check_template};
 
@@ -183,13 +186,65 @@ impl Change<'_> {
             return Err(no_such_query(query.id));
         }
         query.create_index = existing.map_or(self.index, |query| query.create_index);
-        query.modify_index = self.index;
         self.check_query(&query)?;
+        let id = query.id;
+        self.put_query(query);
+        Ok(Reply::Id(Text::from(id.to_string())))
+    }
+
+    /// Writes the queries that a snapshot has and removes those it lacks, if it replaces.
+    ///
+    /// A query that ends with its session has ended if there is none, so it is left out.
+    pub(crate) fn restore_queries(
+        &mut self,
+        loaded: &Queries,
+        mode: RestoreMode,
+    ) -> Result<(), Error> {
+        if replaces(mode) {
+            let rows = self.state.queries.iter().map(|query| query.id);
+            let doomed: Vec<Uuid> = rows.filter(|id| loaded.get(*id).is_none()).collect();
+            for id in doomed {
+                self.remove_query(id);
+            }
+        }
+        let mut changed: Vec<PreparedQuery> = Vec::new();
+        for query in loaded.iter() {
+            let sessions = &self.state.sessions;
+            if query.session.is_some_and(|id| sessions.get(id).is_none()) {
+                continue;
+            }
+            let before = self.state.queries.get(query.id);
+            let wanted = PreparedQuery {
+                create_index: before.map_or(self.index, |before| before.create_index),
+                modify_index: before.map_or(self.index, |before| before.modify_index),
+                ..(**query).clone()
+            };
+            if before.is_none_or(|before| **before != wanted) {
+                changed.push(wanted);
+            }
+        }
+        // Names may have changed hands between them.
+        for query in &changed {
+            self.state.queries.remove(query.id);
+        }
+        for query in changed {
+            let id = query.id;
+            self.check_query(&query).map_err(|why| {
+                Error::Invalid(format!(
+                    "query {id} can't be restored: {why}; nothing was changed"
+                ))
+            })?;
+            self.put_query(query);
+        }
+        Ok(())
+    }
+
+    fn put_query(&mut self, mut query: PreparedQuery) {
+        query.modify_index = self.index;
         let id = query.id;
         self.state.queries.insert(query);
         self.wrote(Table::Queries);
         self.wake(Kind::Query, id.as_bytes());
-        Ok(Reply::Id(Text::from(id.to_string())))
     }
 
     /// Whether its name is free, its session exists and its template compiles.

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use model::{ApplyResult, Behavior, Error, LOCK_DELAY_MAX, Reply, Session, Text, Uuid};
+use model::{
+    ApplyResult, Behavior, Error, LOCK_DELAY_MAX, Reply, RestoreMode, Session, Text, Uuid,
+    go_quoted,
+};
 
 use crate::apply::{Change, Effect};
 use crate::changes::Kind;
+use crate::restore::replaces;
 use crate::tables::Table;
 use crate::tables::lock_delay::Delay;
 
@@ -143,6 +147,46 @@ impl Change<'_> {
         for query in queries {
             self.remove_query(query);
         }
+    }
+
+    /// Writes the sessions that a snapshot has and ends those it lacks, if it replaces.
+    ///
+    /// A session needs its node and its checks, as when it was created: without them nothing would ever end it.
+    pub(crate) fn restore_sessions(
+        &mut self,
+        loaded: &Sessions,
+        mode: RestoreMode,
+    ) -> Result<(), Error> {
+        if replaces(mode) {
+            let rows = self.state.sessions.iter().map(|session| session.id);
+            let doomed: Vec<Uuid> = rows.filter(|id| loaded.get(*id).is_none()).collect();
+            for id in doomed {
+                self.end_session(id);
+            }
+        }
+        for session in loaded.iter() {
+            let id = session.id;
+            if let Some(before) = self.state.sessions.get(id) {
+                let as_before = Session {
+                    create_index: before.create_index,
+                    modify_index: before.modify_index,
+                    ..(**session).clone()
+                };
+                if as_before == **before {
+                    continue;
+                }
+                // One that was bound to something else was another one.
+                self.end_session(id);
+            }
+            let created = self.create_session((**session).clone());
+            created.map_err(|why| {
+                Error::Invalid(format!(
+                    "session {id} on node {} can't be restored: {why}; nothing was changed",
+                    go_quoted(&session.node)
+                ))
+            })?;
+        }
+        Ok(())
     }
 
     /// Ends a session whose time is up, if no other leader has begun since that was found.

@@ -64,6 +64,11 @@ fn restoring() {
     check("restoring");
 }
 
+#[test]
+fn restoring_parts() {
+    check("restoring-parts");
+}
+
 /// Runs a transcript and compares.
 fn check(name: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -160,6 +165,7 @@ impl Stage {
                     self.apply(command, &mut out);
                 }
             }
+            "restore-part" => self.restore_part(&words, &mut out),
             "open?" => writeln!(out, "{}", self.store.restore_is_open()).unwrap(),
             _ => match self.command(&words) {
                 Some(command) => self.apply(command, &mut out),
@@ -171,6 +177,54 @@ impl Stage {
             },
         }
         out
+    }
+
+    /// `restore-part only=<sections> kv-prefix=<prefixes> into=<prefix> mode=<mode>`: what its last entry comes to.
+    fn restore_part(&mut self, words: &[String], out: &mut String) {
+        let named = Named::new(words);
+        let prefixes: Vec<&str> = match named.get("kv-prefix") {
+            Some(prefixes) => prefixes.split(',').collect(),
+            None => Vec::new(),
+        };
+        let prefixes: Vec<&[u8]> = prefixes.iter().map(|it| it.as_bytes()).collect();
+        let bytes = |name| named.get(name).map(str::as_bytes);
+        let part = RestorePart::parse(PartWish {
+            only: bytes("only"),
+            skip: bytes("skip"),
+            kv_prefixes: &prefixes,
+            into_prefix: bytes("into"),
+            mode: bytes("mode"),
+        });
+        let part = part.unwrap();
+        let saved = self.saved.clone();
+        let verified =
+            archive::verify_part(&saved[..], archive::Unknown::Refuse, Some(&part)).unwrap();
+        let id = self.id("part");
+        let mut commands = vec![Command::RestoreBegin(RestoreBegin {
+            id,
+            last_index: verified.last_index,
+            snapshot_index: 0,
+            part: Some(part.clone()),
+        })];
+        let mut chunks = archive::Chunks::of_part(&saved[..], Some(part)).unwrap();
+        while let Some(records) = chunks.next_chunk().unwrap() {
+            commands.push(Command::RestoreChunk(RestoreChunk {
+                id,
+                sequence: u32::try_from(commands.len() - 1).unwrap(),
+                records,
+            }));
+        }
+        for command in commands {
+            let mut silent = String::new();
+            self.apply(command, &mut silent);
+            assert!(silent.ends_with(": done\n"), "{silent}");
+        }
+        let commit = Command::RestoreCommit(RestoreCommit {
+            id,
+            chunks: verified.chunks,
+            hash: verified.hash,
+        });
+        self.apply(commit, out);
     }
 
     fn apply(&mut self, command: Command, out: &mut String) {
