@@ -5,21 +5,29 @@
 
 use std::fmt;
 use std::io;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use crate::Name;
+use crate::location::Environment;
 
-mod clouds;
+mod azure;
+mod gcs;
+mod http;
 mod local;
 mod objects;
+mod s3;
+mod told;
 
-pub use clouds::{Azure, AzureCloud, Gcs, S3};
+pub use azure::{Azure, AzureCloud};
+pub use gcs::Gcs;
 pub use local::Local;
 pub use objects::Objects;
+pub use s3::S3;
 
 /// The bytes of a snapshot on their way. An error ends them; without one at the end they are complete.
 pub type Content = BoxStream<'static, io::Result<Bytes>>;
@@ -74,6 +82,10 @@ impl StoreError {
             why: why.to_string(),
         }
     }
+
+    fn settings(why: impl fmt::Display) -> Self {
+        Self::Settings(why.to_string())
+    }
 }
 
 /// A place for snapshots.
@@ -127,7 +139,7 @@ pub trait Upload: Send + fmt::Debug {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// A folder of this machine.
-    Local(std::path::PathBuf),
+    Local(PathBuf),
     /// Amazon S3, or what speaks like it.
     S3(S3),
     /// Google Cloud Storage.
@@ -136,16 +148,66 @@ pub enum Destination {
     Azure(Azure),
 }
 
-/// Opens a store; asks nobody yet.
+/// How long stores in clouds are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long one may be silent while it is its turn: neither take bytes nor send any. Default: 60 s.
+    pub silence: Duration,
+    /// How often a request is tried again that failed for no fault of ours. Default: 5.
+    pub retries: usize,
+    /// How long such tries go on; beyond it, the next one is not begun. Default: 60 s.
+    pub retry_time: Duration,
+    /// The longest for a request that carries little, with all its tries. Default: 3 min.
+    pub request: Duration,
+    /// The longest for one part of an upload, with all its tries; a part has 8 MiB. Default: 15 min.
+    pub part: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(60),
+            retries: 5,
+            retry_time: Duration::from_secs(60),
+            request: Duration::from_secs(180),
+            part: Duration::from_secs(900),
+        }
+    }
+}
+
+fn retries(patience: Patience) -> object_store::RetryConfig {
+    object_store::RetryConfig {
+        max_retries: patience.retries,
+        retry_timeout: patience.retry_time,
+        ..object_store::RetryConfig::default()
+    }
+}
+
+/// What this process was started with; an empty variable is none.
+fn of_process(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Opens a store, with this process's environment; asks nobody yet.
 ///
 /// # Errors
 /// [`StoreError::Settings`] if the settings can't be.
 pub fn open(destination: &Destination) -> Result<Box<dyn Store>, StoreError> {
-    Ok(match destination {
-        Destination::Local(folder) => Box::new(Local::new(folder)),
-        Destination::S3(settings) => Box::new(settings.open()?),
-        Destination::Gcs(settings) => Box::new(settings.open()?),
-        Destination::Azure(settings) => Box::new(settings.open()?),
+    open_with(destination, &of_process, Patience::default())
+}
+
+/// Opens a store; asks nobody yet.
+///
+/// # Errors
+/// [`StoreError::Settings`] if the settings can't be.
+pub fn open_with(
+    destination: &Destination,
+    environment: Environment<'_>,
+    patience: Patience,
+) -> Result<Box<dyn Store>, StoreError> {
+    Ok(match objects(destination, environment, patience)? {
+        Ok(objects) => Box::new(objects),
+        Err(folder) => Box::new(Local::new(folder)),
     })
 }
 
@@ -154,14 +216,25 @@ pub fn open(destination: &Destination) -> Result<Box<dyn Store>, StoreError> {
 /// # Errors
 /// [`StoreError::Settings`] if the settings can't be, or there can't be such a key.
 pub fn open_object(destination: &Destination, key: &str) -> Result<Box<dyn Store>, StoreError> {
-    let objects = match destination {
-        Destination::Local(folder) => {
+    match objects(destination, &of_process, Patience::default())? {
+        Ok(objects) => Ok(Box::new(objects.at(key)?)),
+        Err(folder) => {
             let folder = folder.display();
-            return Err(StoreError::Settings(format!("{folder} has no objects")));
+            Err(StoreError::Settings(format!("{folder} has no objects")))
         }
-        Destination::S3(settings) => settings.open()?,
-        Destination::Gcs(settings) => settings.open()?,
-        Destination::Azure(settings) => settings.open()?,
-    };
-    Ok(Box::new(objects.at(key)?))
+    }
+}
+
+/// The bucket, or else the folder.
+fn objects<'a>(
+    destination: &'a Destination,
+    environment: Environment<'_>,
+    patience: Patience,
+) -> Result<Result<Objects, &'a Path>, StoreError> {
+    Ok(match destination {
+        Destination::Local(folder) => Err(folder),
+        Destination::S3(settings) => Ok(settings.open(environment, patience)?),
+        Destination::Gcs(settings) => Ok(settings.open(environment, patience)?),
+        Destination::Azure(settings) => Ok(settings.open(environment, patience)?),
+    })
 }

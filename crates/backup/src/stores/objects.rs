@@ -1,29 +1,42 @@
 //! Objects in a bucket, whichever cloud it belongs to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
+use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, UploadPart};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, UploadPart};
 use tokio::time::timeout;
 
-use super::{Content, Store, StoreError, Stored, Upload, check_note};
+use super::told::told;
+use super::{Content, Patience, Store, StoreError, Stored, Upload, check_note};
 use crate::Name;
 use crate::name::NOTE;
 
 /// How long a part is. A store takes 10,000 of them, so a snapshot may have 80 GB.
 const PART: usize = 8 << 20;
 
-/// How many parts may be on their way; with the one that is being filled they are all that is in memory.
-const PARTS_MAX: usize = 4;
+/// The longest snapshot.
+const LONGEST: u64 = 9_999 * PART as u64;
 
-/// How long a store may take for one part, or for a request without a body.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How many parts may be on their way; with the one that is being filled they are all that is in memory.
+const PARTS_MAX: usize = 3;
+
+/// Where our names begin among others.
+const NAMES_AFTER: &str = "consul-";
+
+/// How often the same page of a listing is asked for again, each time with the retries of a request.
+const PAGE_RETRIES: u32 = 3;
+
+/// How long a listing may take; nobody waits for a store whose pages never end.
+const LIST_MAX: Duration = Duration::from_secs(900);
+
+/// How many objects may lie beside the snapshots before we say that this is no place for them.
+const OBJECTS_MAX: u32 = 1_000_000;
 
 /// Snapshots as objects under a prefix.
 #[derive(Debug, Clone)]
@@ -34,6 +47,7 @@ pub struct Objects {
     only: Option<Path>,
     /// For people: which cloud, which bucket.
     described: String,
+    patience: Patience,
 }
 
 impl Objects {
@@ -56,6 +70,7 @@ impl Objects {
             prefix: path(prefix.trim_matches('/'))?,
             only: only.map(path).transpose()?,
             described,
+            patience: Patience::default(),
         })
     }
 
@@ -82,50 +97,78 @@ impl Objects {
         format!("cannot {what} ({})", self.described)
     }
 
+    /// Other patience than the default.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
     async fn list_all(&self) -> Result<Vec<Stored>, StoreError> {
         if self.only.is_some() {
             return Ok(Vec::new());
         }
-        let failed = |why| told(self.what("list the snapshots"), why);
-        let mut found = Vec::new();
-        let mut notes = BTreeSet::new();
-        // Page by page, as many as there are.
-        let mut listing = self.store.list(Some(&self.prefix));
-        while let Some(object) = patient(listing.try_next())
-            .await
-            .map_err(|why| StoreError::failed(self.what("list the snapshots"), why))?
-            .map_err(failed)?
-        {
-            let is_direct = object.location.prefix_matches(&self.prefix)
-                && object.location.parts_count() == self.prefix.parts_count() + 1;
-            let Some(file_name) = object.location.filename().filter(|_| is_direct) else {
-                continue;
-            };
-            notes.extend(Name::of_note(file_name));
-            if let Ok(name) = file_name.parse() {
-                found.push(Stored {
-                    name,
-                    size: object.size,
-                    written: SystemTime::from(object.last_modified),
-                    has_note: false,
-                });
+        let what = self.what("list the snapshots");
+        let mut listed = Listed::default();
+        let list = async {
+            // Whatever comes before our names is not asked for.
+            let mut after = self.prefix.clone().join(NAMES_AFTER);
+            let mut failures = 0;
+            loop {
+                let mut pages = self.store.list_with_offset(Some(&self.prefix), &after);
+                let failed = loop {
+                    match step(&what, self.patience.request, pages.try_next()).await {
+                        Ok(None) => return Ok(()),
+                        Ok(Some(object)) => {
+                            listed.add(&object, &self.prefix, &what)?;
+                            if object.location > after {
+                                after = object.location;
+                                failures = 0;
+                            }
+                        }
+                        Err(why) => break why,
+                    }
+                };
+                // What was listed so far is not asked for again.
+                failures += 1;
+                if failures > PAGE_RETRIES || !matches!(failed, StoreError::Failed { .. }) {
+                    return Err(failed);
+                }
             }
+        };
+        match timeout(LIST_MAX, list).await {
+            Ok(done) => done?,
+            Err(_) => return Err(StoreError::failed(what, Late(LIST_MAX))),
         }
-        for stored in &mut found {
-            stored.has_note = notes.contains(&stored.name);
-        }
-        found.sort_by_key(|stored| stored.name);
-        Ok(found)
+        Ok(listed.found())
     }
 
     async fn open(&self, name: Name) -> Result<Content, StoreError> {
         let key = self.key(name);
-        let what = || self.what(&format!("read {key}"));
-        let got = patient(self.store.get(&key))
-            .await
-            .map_err(|why| StoreError::failed(what(), why))?
-            .map_err(|why| told(what(), why))?;
-        Ok(got.into_stream().map_err(io::Error::other).boxed())
+        let what = self.what(&format!("read {key}"));
+        let longest = self.patience.request;
+        let got = step(&what, longest, self.store.get(&key)).await?;
+        let size = got.meta.size;
+        let state = Some((got.into_stream(), 0));
+        Ok(stream::unfold(state, move |state| {
+            let what = what.clone();
+            async move {
+                let (mut pieces, read) = state?;
+                match step(&what, longest, pieces.try_next()).await {
+                    Ok(Some(piece)) => {
+                        let read = read + piece.len() as u64;
+                        Some((Ok(piece), Some((pieces, read))))
+                    }
+                    Ok(None) if read == size => None,
+                    Ok(None) => {
+                        let why = format!("{what}: the store said {size} bytes and sent {read}");
+                        Some((Err(io::Error::other(why)), None))
+                    }
+                    Err(why) => Some((Err(io::Error::other(why)), None)),
+                }
+            }
+        })
+        .boxed())
     }
 
     async fn put_note(&self, name: Name, note: Bytes) -> Result<(), StoreError> {
@@ -133,13 +176,13 @@ impl Objects {
         let what = || self.what(&format!("write {key}"));
         check_note(what, note.len() as u64)?;
         let put = self.store.put(&key, note.into());
-        step(&what(), put).await.map(|_| ())
+        step(&what(), self.patience.request, put).await.map(|_| ())
     }
 
     async fn get_note(&self, name: Name) -> Result<Option<Bytes>, StoreError> {
         let key = self.note_key(name);
         let what = || self.what(&format!("read {key}"));
-        let got = match step(&what(), self.store.get(&key)).await {
+        let got = match step(&what(), self.patience.request, self.store.get(&key)).await {
             Ok(got) => got,
             Err(StoreError::NotFound(_)) => return Ok(None),
             Err(why) => return Err(why),
@@ -148,7 +191,7 @@ impl Objects {
         // The length that was told is not believed.
         let mut note = BytesMut::new();
         let mut pieces = got.into_stream();
-        while let Some(piece) = step(&what(), pieces.try_next()).await? {
+        while let Some(piece) = step(&what(), self.patience.request, pieces.try_next()).await? {
             check_note(what, (note.len() + piece.len()) as u64)?;
             note.extend_from_slice(&piece);
         }
@@ -159,12 +202,59 @@ impl Objects {
         // The note first: a snapshot without one is found again and removed later, a note without a snapshot is not.
         for key in [self.note_key(name), self.key(name)] {
             let what = self.what(&format!("remove {key}"));
-            match step(&what, self.store.delete(&key)).await {
+            match step(&what, self.patience.request, self.store.delete(&key)).await {
                 Ok(()) | Err(StoreError::NotFound(_)) => {}
                 Err(why) => return Err(why),
             }
         }
         Ok(())
+    }
+}
+
+/// What a listing found so far. A store may tell of an object twice.
+#[derive(Debug, Default)]
+struct Listed {
+    snapshots: BTreeMap<Name, Stored>,
+    notes: BTreeSet<Name>,
+    count: u32,
+}
+
+impl Listed {
+    fn add(&mut self, object: &ObjectMeta, prefix: &Path, what: &str) -> Result<(), StoreError> {
+        self.count += 1;
+        if self.count > OBJECTS_MAX {
+            let why = format!(
+                "more than {OBJECTS_MAX} objects lie there; give the snapshots a prefix of their own"
+            );
+            return Err(StoreError::Settings(format!("{what}: {why}")));
+        }
+        let is_direct = object.location.prefix_matches(prefix)
+            && object.location.parts_count() == prefix.parts_count() + 1;
+        let Some(file_name) = object.location.filename().filter(|_| is_direct) else {
+            return Ok(());
+        };
+        self.notes.extend(Name::of_note(file_name));
+        if let Ok(name) = file_name.parse() {
+            let stored = Stored {
+                name,
+                size: object.size,
+                written: SystemTime::from(object.last_modified),
+                has_note: false,
+            };
+            self.snapshots.insert(name, stored);
+        }
+        Ok(())
+    }
+
+    fn found(self) -> Vec<Stored> {
+        let Self {
+            snapshots, notes, ..
+        } = self;
+        let noted = |stored: Stored| Stored {
+            has_note: notes.contains(&stored.name),
+            ..stored
+        };
+        snapshots.into_values().map(noted).collect()
     }
 }
 
@@ -182,9 +272,12 @@ impl Store for Objects {
             store: Arc::clone(&self.store),
             what: self.what(&format!("write {}", self.key(name))),
             key: self.key(name),
+            patience: self.patience,
+            is_new: self.only.is_none(),
             filling: BytesMut::new(),
             upload: None,
             on_their_way: FuturesUnordered::new(),
+            sent: 0,
         });
         Box::pin(async { Ok(upload) })
     }
@@ -209,12 +302,16 @@ impl Store for Objects {
 /// An upload in parts. Until the last request joins them, a store shows nothing.
 struct Parts {
     store: Arc<dyn ObjectStore>,
+    patience: Patience,
     key: Path,
+    /// Whether nothing else has or had this key.
+    is_new: bool,
     what: String,
     filling: BytesMut,
     /// Begun with the first part that is full; what is shorter goes in one request.
     upload: Option<Box<dyn MultipartUpload>>,
     on_their_way: FuturesUnordered<UploadPart>,
+    sent: u64,
 }
 
 impl std::fmt::Debug for Parts {
@@ -227,11 +324,37 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Parts {
+    async fn add(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let room = PART - self.filling.len();
+            self.filling
+                .extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.filling.len() == PART {
+                let part = std::mem::replace(&mut self.filling, BytesMut::with_capacity(PART));
+                self.send(part.freeze()).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, part: Bytes) -> Result<(), StoreError> {
         let mut upload = match self.upload.take() {
             Some(upload) => upload,
-            None => step(&self.what, self.store.put_multipart(&self.key)).await?,
+            None => {
+                step(
+                    &self.what,
+                    self.patience.request,
+                    self.store.put_multipart(&self.key),
+                )
+                .await?
+            }
         };
+        if self.sent >= LONGEST {
+            self.upload = Some(upload);
+            let why = format!("it is longer than the {LONGEST} bytes that stores take in parts");
+            return Err(StoreError::failed(&self.what, why));
+        }
+        self.sent += part.len() as u64;
         self.on_their_way.push(upload.put_part(part.into()));
         self.upload = Some(upload);
         self.wait_for(PARTS_MAX - 1).await
@@ -240,23 +363,10 @@ impl Parts {
     /// Waits until no more than so many parts are on their way.
     async fn wait_for(&mut self, count: usize) -> Result<(), StoreError> {
         while self.on_their_way.len() > count {
-            let mut parts = std::mem::take(&mut self.on_their_way);
-            let done = step(&self.what, async { parts.next().await.unwrap_or(Ok(())) }).await;
-            self.on_their_way = parts;
-            done?;
-        }
-        Ok(())
-    }
-
-    async fn add(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
-        while !bytes.is_empty() {
-            let room = PART - self.filling.len();
-            self.filling
-                .extend_from_slice(&bytes.split_to(room.min(bytes.len())));
-            if self.filling.len() == PART {
-                let part = std::mem::take(&mut self.filling).freeze();
-                self.send(part).await?;
-            }
+            let longest = self.patience.part;
+            let next = self.on_their_way.next();
+            let next = async { next.await.unwrap_or(Ok(())) };
+            step(&self.what, longest, next).await?;
         }
         Ok(())
     }
@@ -264,8 +374,9 @@ impl Parts {
     async fn finish(&mut self) -> Result<(), StoreError> {
         let rest = std::mem::take(&mut self.filling).freeze();
         if self.upload.is_none() {
+            self.sent = rest.len() as u64;
             let put = self.store.put(&self.key, rest.into());
-            return step(&self.what, put).await.map(|_| ());
+            return step(&self.what, self.patience.part, put).await.map(|_| ());
         }
         if !rest.is_empty() {
             self.send(rest).await?;
@@ -274,20 +385,65 @@ impl Parts {
         let Some(mut upload) = self.upload.take() else {
             return Ok(());
         };
-        let completed = step(&self.what, upload.complete()).await.map(|_| ());
+        let completed = step(&self.what, self.patience.request, upload.complete()).await;
         if completed.is_err() {
             self.upload = Some(upload);
         }
-        completed
+        completed.map(|_| ())
     }
 
     async fn give_up(&mut self) {
         self.on_their_way.clear();
         if let Some(mut upload) = self.upload.take()
-            && let Err(why) = step(&self.what, upload.abort()).await
+            && let Err(why) = step(&self.what, self.patience.request, upload.abort()).await
         {
             // No snapshot can come of it; a lifecycle rule of the bucket removes the parts some day.
             tracing::warn!("cannot take back an upload that was broken off: {why}");
+        }
+    }
+
+    /// Publishes, and looks at what is there then.
+    async fn publish_now(&mut self) -> Result<(), StoreError> {
+        let published = self.finish().await;
+        if published.is_err() {
+            self.give_up().await;
+        }
+        let shown = step(
+            &self.what,
+            self.patience.request,
+            self.store.head(&self.key),
+        )
+        .await;
+        match (published, shown) {
+            (Ok(()), Ok(shown)) if shown.size != self.sent => {
+                let removed = match self.is_new {
+                    true => {
+                        step(
+                            &self.what,
+                            self.patience.request,
+                            self.store.delete(&self.key),
+                        )
+                        .await
+                    }
+                    false => Ok(()),
+                };
+                let (sent, has) = (self.sent, shown.size);
+                let left = match removed {
+                    Err(why) if self.is_new => format!("; it is still there: {why}"),
+                    _ => String::new(),
+                };
+                let why = format!("the store was sent {sent} bytes and has {has}{left}");
+                Err(StoreError::failed(&self.what, why))
+            }
+            // Who may write need not be allowed to look.
+            (Ok(()), _) => Ok(()),
+            // The answer was lost, not the request: only we give this name, and all of it is there.
+            (Err(StoreError::Failed { .. }), Ok(shown))
+                if self.is_new && shown.size == self.sent =>
+            {
+                Ok(())
+            }
+            (Err(why), _) => Err(why),
         }
     }
 }
@@ -298,13 +454,7 @@ impl Upload for Parts {
     }
 
     fn publish(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
-        Box::pin(async move {
-            let published = self.finish().await;
-            if published.is_err() {
-                self.give_up().await;
-            }
-            published
-        })
+        Box::pin(async move { self.publish_now().await })
     }
 
     fn abandon(mut self: Box<Self>) -> BoxFuture<'static, ()> {
@@ -312,70 +462,22 @@ impl Upload for Parts {
     }
 }
 
-/// One request of an upload.
+/// Makes a request of a store, which is waited for, but not for ever.
 async fn step<T>(
     what: &str,
+    longest: Duration,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<T, StoreError> {
-    match patient(request).await {
+    match timeout(longest, request).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(why)) => Err(told(what.to_owned(), why)),
-        Err(why) => Err(StoreError::failed(what, why)),
+        Err(_) => Err(StoreError::failed(what, Late(longest))),
     }
 }
 
-/// Waits for a store, but not for ever.
-async fn patient<T>(request: impl Future<Output = T>) -> Result<T, String> {
-    let waited = timeout(PATIENCE, request).await;
-    waited.map_err(|_| format!("the store didn't answer within {} s", PATIENCE.as_secs()))
-}
-
-/// What a store said, in one line, and what it means.
-fn told(what: String, why: object_store::Error) -> StoreError {
-    use object_store::Error;
-    let text = one_line(&why);
-    // The clouds name it in the body of a refusal; it looks like wrong credentials and isn't.
-    if text.contains("RequestTimeTooSkewed") || text.contains("Request has expired") {
-        let why =
-            "the clock of this machine is off, so the store refuses its signatures; set the clock"
-                .to_owned();
-        return StoreError::Failed { what, why };
-    }
-    if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") {
-        let why = "there is no such bucket; make it, or mend its name in the settings".to_owned();
-        return StoreError::Failed { what, why };
-    }
-    match why {
-        Error::NotFound { path, .. } => StoreError::NotFound(path),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-            StoreError::Refused { what, why: text }
-        }
-        _ => StoreError::Failed { what, why: text },
-    }
-}
-
-/// The longest text of a store that is passed on.
-const TEXT_MAX: usize = 400;
-
-fn one_line(why: &dyn std::error::Error) -> String {
-    let mut text = why.to_string();
-    let mut source = why.source();
-    while let Some(inner) = source {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = inner.source();
-    }
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let mut line = words.join(" ");
-    if line.len() > TEXT_MAX {
-        let end = (0..=TEXT_MAX).rev().find(|end| line.is_char_boundary(*end));
-        line.truncate(end.unwrap_or(0));
-        line.push('…');
-    }
-    line
-}
+#[derive(Debug, thiserror::Error)]
+#[error("the store didn't do it within {0:?}")]
+struct Late(Duration);
 
 #[cfg(test)]
 mod tests;

@@ -159,30 +159,3 @@ async fn a_thousand_and_more_are_listed() {
     let store = Objects::new(memory, "p", None, "memory".into()).unwrap();
     assert_eq!(store.list().await.unwrap().len(), 2500);
 }
-
-#[test]
-fn what_stores_say_in_one_line() {
-    let generic = |text: &str| object_store::Error::Generic {
-        store: "S3",
-        source: text.to_owned().into(),
-    };
-    for (said, expected) in [
-        (
-            "<Code>NoSuchBucket</Code>",
-            "cannot x: there is no such bucket; make it, or mend its name in the settings",
-        ),
-        ("a\n  b", "cannot x: Generic S3 error: a b"),
-        (
-            "<Code>RequestTimeTooSkewed</Code>",
-            "cannot x: the clock of this machine is off, so the store refuses its signatures; set the clock",
-        ),
-    ] {
-        assert_eq!(told("cannot x".into(), generic(said)).to_string(), expected);
-    }
-    assert!(
-        told("cannot x".into(), generic(&"é".repeat(1000)))
-            .to_string()
-            .len()
-            < 500
-    );
-}
