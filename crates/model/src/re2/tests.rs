@@ -82,6 +82,26 @@ const FOUND: &[(&str, &str, Option<&str>)] = &[
     (r"[\p{Lu}\d]+", "aB1", Some("B1")),
     (r"\p{Any}", "\n", Some("\n")),
     (r"\p{Cs}", "a", None),
+    (r"\P{Cs}", "a", Some("a")),
+    (r"[^\p{Cs}]", "a", Some("a")),
+    (r"\pC", "\u{378}", None),
+    (r"\PC", "\u{378}", Some("\u{378}")),
+    (r"\p{^C}", "\u{378}", Some("\u{378}")),
+    (r"[\pC]+", "a\u{ad}\n\u{e000}b", Some("\u{ad}\n\u{e000}")),
+    (r"[^\pC]+", "\na\t", Some("a")),
+    (r"\p{Zs}\p{Nd}\p{Pd}", "\u{2003}٣–", Some("\u{2003}٣–")),
+    (
+        r"\p{Common}\p{SignWriting}\p{Old_Hungarian}",
+        "1\u{1d800}\u{10c80}",
+        Some("1\u{1d800}\u{10c80}"),
+    ),
+    (r"(?i)\p{Lu}+", "aB1", Some("aB")),
+    (r"(?i)\P{Lu}+", "aB1", Some("1")),
+    (r"(?i)\p{^Lu}+", "aB1", Some("1")),
+    (r"(?i)[^\P{Lu}]+", "aB1", Some("aB")),
+    (r"(?i)[[:upper:]]", "a", Some("a")),
+    (r"(?i)[[:^upper:]]+", "aB1", Some("1")),
+    (r"(?i)\W", "\u{212a}", None),
     (r"\x{263a}", "☺", Some("☺")),
     (r"\x{10FFFF}", "\u{10FFFF}", Some("\u{10FFFF}")),
     (r"\x{D800}", "a", None),
@@ -168,6 +188,31 @@ const REFUSED: &[(&str, &str)] = &[
     ("[[:nope:]]", "invalid character class range: `[:nope:]`"),
     (r"\pX", r"invalid character class range: `\pX`"),
     (r"\p{Nope}", r"invalid character class range: `\p{Nope}`"),
+    (r"\p{}", r"invalid character class range: `\p{}`"),
+    (r"\p{^}", r"invalid character class range: `\p{^}`"),
+    (r"\p^L", r"invalid character class range: `\p^`"),
+    (r"\pl", r"invalid character class range: `\pl`"),
+    (r"\p{Cn}", r"invalid character class range: `\p{Cn}`"),
+    (r"\p{LC}", r"invalid character class range: `\p{LC}`"),
+    (r"\p{LU}", r"invalid character class range: `\p{LU}`"),
+    (r"\p{any}", r"invalid character class range: `\p{any}`"),
+    (
+        r"\p{Letter}",
+        r"invalid character class range: `\p{Letter}`",
+    ),
+    (r"\p{GREEK}", r"invalid character class range: `\p{GREEK}`"),
+    (r"\p{Grek}", r"invalid character class range: `\p{Grek}`"),
+    (
+        r"[\p{OldItalic}]",
+        r"invalid character class range: `\p{OldItalic}`",
+    ),
+    (
+        r"\P{Unknown}",
+        r"invalid character class range: `\P{Unknown}`",
+    ),
+    // younger than the original
+    (r"\p{Adlam}", r"invalid character class range: `\p{Adlam}`"),
+    ("(?<n>a)", "invalid or unsupported Perl syntax: `(?<`"),
     (r"\p{greek}", r"invalid character class range: `\p{greek}`"),
     (
         r"\p{Alphabetic}",
@@ -189,8 +234,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
     ("(?i-)a", "invalid or unsupported Perl syntax: `(?i-)`"),
     ("(?P=n)", "invalid or unsupported Perl syntax: `(?P`"),
-    ("(?i", "missing closing ): `(?i`"),
+    ("(?i", "invalid or unsupported Perl syntax: `(?i`"),
     ("(?P<n", "invalid named capture: `(?P<n`"),
+    ("(?P<", "invalid or unsupported Perl syntax: `(?P`"),
+    ("(?P<n)", "invalid named capture: `(?P<n)`"),
+    ("(?--i)", "invalid or unsupported Perl syntax: `(?--`"),
+    ("(?-)", "invalid or unsupported Perl syntax: `(?-)`"),
     ("(?P<>a)", "invalid named capture: `(?P<>`"),
     ("(?P<a b>a)", "invalid named capture: `(?P<a b>`"),
 ];
@@ -207,6 +256,23 @@ fn refuses_what_re2_refuses() {
     }
     let error = compile(b"a\xff").unwrap_err();
     assert!(error.to_string().contains("invalid UTF-8"), "{error}");
+}
+
+#[test]
+fn every_class_is_of_the_originals_time() {
+    assert!(CATEGORIES.is_sorted() && SCRIPTS.is_sorted());
+    let all: String = ('\0'..='\u{e0fff}').collect();
+    for name in CATEGORIES.iter().chain(SCRIPTS) {
+        assert!(compile(format!(r"[\p{{{name}}}]").as_bytes()).is_ok());
+        let class = unicode_class(name).unwrap();
+        let of_unicode_8 = Regex::new(&format!(r"[[{class}]&&\p{{age=8.0}}]")).unwrap();
+        // There are no halves of surrogate pairs.
+        assert_eq!(
+            of_unicode_8.is_match(all.as_bytes()),
+            *name != "Cs",
+            "{name}"
+        );
+    }
 }
 
 #[test]
