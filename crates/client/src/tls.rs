@@ -21,6 +21,8 @@ use crate::{Address, Error};
 pub struct Tls {
     /// PEM file of the authorities to trust, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// A folder of such files, all of which are trusted, beside those of `ca_file`.
+    pub ca_path: Option<PathBuf>,
     /// PEM file of a certificate to show, followed by those between it and its authority.
     pub cert_file: Option<PathBuf>,
     /// PEM file of that certificate's key.
@@ -86,17 +88,14 @@ impl Tls {
         if self.skip_verification {
             return Ok(Arc::new(Anyone(provider.signature_verification_algorithms)));
         }
-        let verifier: Arc<dyn ServerCertVerifier> = match &self.ca_file {
-            Some(file) => {
-                let mut roots = RootCertStore::empty();
-                for authority in certificates(AUTHORITIES, file)? {
-                    roots
-                        .add(authority)
-                        .map_err(|why| bad(AUTHORITIES, file, why))?;
-                }
+        let verifier: Arc<dyn ServerCertVerifier> = match self.roots()? {
+            Some(roots) => {
                 WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                     .build()
-                    .map_err(|why| bad(AUTHORITIES, file, why))?
+                    .map_err(|why| {
+                        let file = self.ca_file.as_ref().or(self.ca_path.as_ref());
+                        bad(AUTHORITIES, file.map_or(Path::new(""), |it| it), why)
+                    })?
             }
             None => Arc::new(
                 rustls_platform_verifier::Verifier::new(Arc::clone(provider)).map_err(|why| {
@@ -113,6 +112,54 @@ impl Tls {
             .map_err(|_| Error::Tls(format!("{name:?} can't be the name in a certificate")))?;
         Ok(Arc::new(Named { name, verifier }))
     }
+
+    /// The authorities to trust; `None` for the system's.
+    fn roots(&self) -> Result<Option<RootCertStore>, Error> {
+        if self.ca_file.is_none() && self.ca_path.is_none() {
+            return Ok(None);
+        }
+        let mut roots = RootCertStore::empty();
+        let mut files: Vec<PathBuf> = self.ca_file.iter().cloned().collect();
+        if let Some(folder) = &self.ca_path {
+            files.extend(files_of(folder)?);
+        }
+        for file in files {
+            for authority in certificates(AUTHORITIES, &file)? {
+                roots
+                    .add(authority)
+                    .map_err(|why| bad(AUTHORITIES, &file, why))?;
+            }
+        }
+        Ok(Some(roots))
+    }
+}
+
+/// The most files that a folder of authorities may have.
+const FILES_MAX: usize = 1000;
+
+/// The files of a folder of authorities, one at least; what is hidden is none.
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |why: io::Error| bad(AUTHORITIES, folder, why);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !is_hidden && !entry.path().is_dir() {
+            files.push(entry.path());
+        }
+        if files.len() > FILES_MAX {
+            return Err(bad(
+                AUTHORITIES,
+                folder,
+                format!("more than {FILES_MAX} files"),
+            ));
+        }
+    }
+    if files.is_empty() {
+        return Err(bad(AUTHORITIES, folder, "no file is in this folder"));
+    }
+    files.sort();
+    Ok(files)
 }
 
 const AUTHORITIES: &str = "CA file";

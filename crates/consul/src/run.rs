@@ -28,7 +28,7 @@ mod node_id;
 mod pid_file;
 mod reload;
 mod shown;
-mod signals;
+pub(crate) mod signals;
 mod watches;
 
 use http_threads::Helpers;
@@ -419,7 +419,7 @@ fn listen_for_names(address: SocketAddr) -> anyhow::Result<dns::Listener> {
 }
 
 /// Prints to standard output, where the original's agent prints everything.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -83,46 +83,55 @@ pub(super) fn client(parsed: &Parsed, console: &mut Console<'_>) -> Result<Clien
     let flag = |name| Some(parsed.text(name).to_owned()).filter(|text| !text.is_empty());
 
     let address = flag("http-addr").or_else(|| variable("CONSUL_HTTP_ADDR"));
-    let mut address = address.map_or_else(|| Ok(Address::default()), |text| text.parse())?;
+    let address = address.map_or_else(|| Ok(Address::default()), |text| text.parse())?;
     let token = flag("token")
         .or_else(|| variable("CONSUL_HTTP_TOKEN"))
         .unwrap_or_default();
-    let credentials = variable("CONSUL_HTTP_AUTH").map(|text| match text.split_once(':') {
-        Some((user, password)) => Credentials {
-            user: user.to_owned(),
-            password: Some(password.to_owned()),
-        },
-        None => Credentials {
-            user: text,
-            password: None,
-        },
-    });
     let file = |name, or| flag(name).or_else(|| variable(or)).map(PathBuf::from);
-    let mut tls = Tls {
+    let tls = Tls {
         ca_file: file("ca-file", "CONSUL_CACERT"),
+        ca_path: None,
         cert_file: file("client-cert", "CONSUL_CLIENT_CERT"),
         key_file: file("client-key", "CONSUL_CLIENT_KEY"),
         server_name: flag("tls-server-name").or_else(|| variable("CONSUL_TLS_SERVER_NAME")),
         skip_verification: parsed.switch("tls-skip-verify"),
     };
+    let config = Config {
+        address,
+        token,
+        tls,
+        ..Config::default()
+    };
+    Client::new(from_environment(config, console))
+}
+
+/// The same with what only environment variables say: a password, and switches of TLS.
+pub(super) fn from_environment(mut config: Config, console: &mut Console<'_>) -> Config {
+    config.credentials =
+        console
+            .variable("CONSUL_HTTP_AUTH")
+            .map(|text| match text.split_once(':') {
+                Some((user, password)) => Credentials {
+                    user: user.to_owned(),
+                    password: Some(password.to_owned()),
+                },
+                None => Credentials {
+                    user: text.to_owned(),
+                    password: None,
+                },
+            });
     for name in ["CONSUL_HTTP_SSL", "CONSUL_HTTP_SSL_VERIFY"] {
         let Some(text) = console.variable(name).map(str::to_owned) else {
             continue;
         };
         match flags::parse_bool(&text) {
-            Some(true) if name == "CONSUL_HTTP_SSL" => address = address.with_tls(),
-            Some(false) if name == "CONSUL_HTTP_SSL_VERIFY" => tls.skip_verification = true,
+            Some(true) if name == "CONSUL_HTTP_SSL" => config.address = config.address.with_tls(),
+            Some(false) if name == "CONSUL_HTTP_SSL_VERIFY" => config.tls.skip_verification = true,
             Some(_) => {}
             None => console.note(format_args!("{name} is neither true nor false: {text}")),
         }
     }
-    Client::new(Config {
-        address,
-        token,
-        credentials,
-        tls,
-        ..Config::default()
-    })
+    config
 }
 
 /// The same for commands that once had a protocol of their own.

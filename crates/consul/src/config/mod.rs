@@ -144,7 +144,8 @@ fn read_source(source: &Path, document: &mut Document) -> Result<(), ConfigError
     Ok(())
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
+/// The bytes of a file that may be as large as a configuration may.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |why| ConfigError::Read {
         path: path.to_owned(),
         why,

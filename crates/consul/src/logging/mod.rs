@@ -93,16 +93,32 @@ impl Log {
         }
     }
 
-    /// Starts logging for the whole process.
+    /// Starts logging for the whole process; each line says which part speaks.
     ///
     /// # Errors
     /// If something logs already.
     pub fn start(level: LogLevel) -> anyhow::Result<Self> {
+        Self::start_as(level, Voices::Named)
+    }
+
+    /// The same for a program of one part, whose own lines don't say who speaks.
+    ///
+    /// # Errors
+    /// If something logs already.
+    pub fn start_alone(level: LogLevel) -> anyhow::Result<Self> {
+        Self::start_as(level, Voices::OwnUnnamed)
+    }
+
+    fn start_as(level: LogLevel, voices: Voices) -> anyhow::Result<Self> {
         let log = Self::new(level);
         let (filter, handle) = reload::Layer::new(targets(severity(level)));
         // Nobody else has this log yet.
         let _ = log.levels.filter.set(handle);
-        let layer = Lines { log: log.clone() }.with_filter(filter);
+        let lines = Lines {
+            log: log.clone(),
+            voices,
+        };
+        let layer = lines.with_filter(filter);
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
         Ok(log)
     }
@@ -188,9 +204,21 @@ fn targets(level: Severity) -> Targets {
         .with_targets(QUIET.map(|name| (name, libraries)))
 }
 
+/// Whether lines say which part speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voices {
+    Named,
+    /// Libraries of others do.
+    OwnUnnamed,
+}
+
+/// The parts that are meant where our own are not named.
+const OWN: [&str; 3] = ["backup", "client", "consul"];
+
 /// Turns events into lines.
 struct Lines {
     log: Log,
+    voices: Voices,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -199,9 +227,12 @@ impl<S: Subscriber> Layer<S> for Lines {
         let now = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
         let metadata = event.metadata();
         let level = level(metadata);
-        let _ = write!(line, "    {now} [{}] ", level.name());
-        let text_at = line.len();
-        let _ = write!(line, "{}:", component(metadata));
+        let _ = write!(line, "    {now} [{}]", level.name());
+        let text_at = line.len() + 1;
+        let component = component(metadata);
+        if self.voices == Voices::Named || !OWN.contains(&component) {
+            let _ = write!(line, " {component}:");
+        }
         event.record(&mut Fields(&mut line));
         line.push('\n');
         self.log.line(level, &line, text_at);
@@ -253,7 +284,11 @@ mod tests {
     #[test]
     fn lines_have_the_original_form() {
         let log = Log::new(LogLevel::Info);
-        let layer = Lines { log: log.clone() }.with_filter(targets(Severity::Info));
+        let lines = Lines {
+            log: log.clone(),
+            voices: Voices::Named,
+        };
+        let layer = lines.with_filter(targets(Severity::Info));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::error!(target: "consensus::log", file = "x", "cannot\nsync");
             tracing::debug!("not shown");
@@ -267,12 +302,42 @@ mod tests {
         assert_eq!(rest.as_bytes()[4], b'/');
     }
 
+    #[test]
+    fn a_program_of_one_part_does_not_name_it() {
+        let log = Log::new(LogLevel::Info);
+        let lines = Lines {
+            log: log.clone(),
+            voices: Voices::OwnUnnamed,
+        };
+        let layer = lines.with_filter(targets(Severity::Info));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!(target: "backup::agent", "Saved snapshot 7");
+            tracing::warn!(target: "object_store::retry", "again");
+        });
+        let held = log.held.lock().unwrap();
+        let texts: Vec<&str> = held
+            .lines
+            .as_deref()
+            .unwrap()
+            .lines()
+            .map(|line| &line[23..])
+            .collect();
+        assert_eq!(
+            texts,
+            [" [INFO] Saved snapshot 7", " [WARN] object_store: again"]
+        );
+    }
+
     #[tokio::test]
     async fn a_follower_sees_more_than_is_printed() {
         let log = Log::new(LogLevel::Warn);
         let (filter, handle) = reload::Layer::new(targets(Severity::Warn));
         log.levels.filter.set(handle).unwrap();
-        let layer = Lines { log: log.clone() }.with_filter(filter);
+        let lines = Lines {
+            log: log.clone(),
+            voices: Voices::Named,
+        };
+        let layer = lines.with_filter(filter);
         let subscriber = tracing_subscriber::registry().with(layer);
         let _logs_here = tracing::subscriber::set_default(subscriber);
         tracing::debug!("before anybody followed");

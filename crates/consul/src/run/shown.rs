@@ -175,7 +175,7 @@ pub(super) fn complain(settings: &Settings, node: &Node) {
     }
     if !settings.ignored.is_empty() {
         tracing::info!(
-            "these settings belong to other releases and are ignored: {}",
+            "these settings belong to other programs or releases and are ignored: {}",
             settings.ignored.join(", ")
         );
     }

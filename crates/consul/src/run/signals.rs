@@ -8,7 +8,7 @@ use super::say;
 use crate::metrics::Registry;
 
 /// The signals that an agent heeds.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
@@ -18,7 +18,7 @@ pub(super) struct Signals {
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// To stop.
     Stop(Stop),
     /// To read the configuration again.
@@ -27,14 +27,14 @@ pub(super) enum Told {
 
 /// A signal that asks the agent to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Interrupt,
     Terminate,
 }
 
 impl Signals {
     /// Listens from now on; `figures` is what a signal shows.
-    pub(super) fn listen(figures: Registry) -> anyhow::Result<Self> {
+    pub(crate) fn listen(figures: Registry) -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -45,7 +45,7 @@ impl Signals {
     }
 
     /// The next signal that asks for something.
-    pub(super) async fn next(&mut self) -> Told {
+    pub(crate) async fn next(&mut self) -> Told {
         loop {
             tokio::select! {
                 biased;
@@ -63,12 +63,12 @@ impl Signals {
     }
 
     /// The next signal that asks the agent to stop; the others are heard later.
-    pub(super) async fn next_stop(&mut self) -> Stop {
+    pub(crate) async fn next_stop(&mut self) -> Stop {
         stop(&mut self.interrupt, &mut self.terminate).await
     }
 
     /// Returns when the agent is to stop, whatever else comes before.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         while self.next().await == Told::Reload {}
     }
 }
