@@ -1,13 +1,16 @@
 //! What would change if one snapshot took the place of another.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Read;
+use std::thread;
 
 use store::archive::{Item, Subject};
 
 use crate::items::{Unreadable, each_item};
-use crate::proof::hashes;
+use crate::pipe::join;
+use crate::prints::{Print, Prints};
 
 /// How two snapshots differ, by kind of thing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,89 +51,167 @@ impl Difference {
         named + self.unnamed.get(&(subject, change)).copied().unwrap_or(0)
     }
 
-    fn note(&mut self, item: Item<'_>, change: Change, named: &mut usize) {
-        if *named >= NAMED_MAX {
-            *self.unnamed.entry((item.subject, change)).or_default() += 1;
-            return;
-        }
-        *named += 1;
-        let name = String::from_utf8_lossy(item.name).into_owned();
-        let changes = self.changes.entry(item.subject).or_default();
+    fn name(&mut self, found: impl IntoIterator<Item = Found>) {
         // Names of people aren't always unique, as those of tokens are not.
-        let mut unique = name.clone();
-        let mut number = 2;
-        while changes.contains_key(&unique) {
-            unique = format!("{name} ({number})");
-            number += 1;
+        let mut repeats: BTreeMap<(Subject, String), u64> = BTreeMap::new();
+        for Found {
+            subject,
+            name,
+            change,
+        } in found
+        {
+            let changes = self.changes.entry(subject).or_default();
+            let name = match changes.entry(name) {
+                Entry::Vacant(free) => {
+                    free.insert(change);
+                    continue;
+                }
+                Entry::Occupied(taken) => taken.key().clone(),
+            };
+            let number = repeats.entry((subject, name.clone())).or_insert(1);
+            let unique = loop {
+                *number += 1;
+                let unique = format!("{name} ({number})");
+                if !changes.contains_key(&unique) {
+                    break unique;
+                }
+            };
+            changes.insert(unique, change);
         }
-        changes.insert(unique, change);
+    }
+
+    fn count_unnamed(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            *self.unnamed.entry((mark.subject, mark.change)).or_default() += 1;
+        }
     }
 }
 
-/// One of the first snapshot, and what was found of it in the second.
-struct Known {
-    content: u128,
-    met: bool,
+/// Something that differs, known by its place in the archive that is to name it.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    ordinal: u64,
+    subject: Subject,
+    change: Change,
 }
 
-/// Compares two snapshots. Each is opened twice at most; neither is ever in memory.
+impl Mark {
+    fn new(print: &Print, change: Change) -> Self {
+        Self {
+            ordinal: print.ordinal,
+            subject: print.subject,
+            change,
+        }
+    }
+}
+
+/// Something that differs, by name.
+#[derive(Debug)]
+struct Found {
+    subject: Subject,
+    name: String,
+    change: Change,
+}
+
+/// Compares two snapshots. Each is opened twice at most, from different threads, and none of what it holds is kept but fingerprints, and the names of what differs.
 ///
 /// # Errors
 /// If one of them can't be read to its end.
 pub fn diff<R: Read, S: Read>(
-    first: impl Fn() -> Result<R, Unreadable>,
-    second: impl Fn() -> Result<S, Unreadable>,
+    first: impl Fn() -> Result<R, Unreadable> + Sync,
+    second: impl Fn() -> Result<S, Unreadable> + Sync,
 ) -> Result<Difference, Unreadable> {
-    let mut known: HashMap<u128, Known> = HashMap::new();
-    each_item(first()?, |item| {
-        let (key, content) = hashes(item);
-        known.insert(
-            key,
-            Known {
-                content,
-                met: false,
-            },
-        );
-    })?;
-    let mut difference = Difference::default();
-    // A node comes once with each of its services and checks.
-    let mut told: HashSet<u128> = HashSet::new();
-    let mut named = 0;
-    each_item(second()?, |item| {
-        let (key, content) = hashes(item);
-        match known.get_mut(&key) {
-            Some(before) if before.met => {}
-            Some(before) => {
-                before.met = true;
-                if before.content == content {
-                    *difference.same.entry(item.subject).or_default() += 1;
-                } else {
-                    difference.note(item, Change::Changed, &mut named);
-                }
-            }
-            None if told.insert(key) => difference.note(item, Change::Added, &mut named),
-            None => {}
-        }
-    })?;
-    if known.values().all(|before| before.met) {
-        return Ok(difference);
+    let (before, after) = both(|| prints(first()?), || prints(second()?));
+    let (mut difference, mut gone, mut come) = compare(&before?, &after?);
+    for marks in [&mut come, &mut gone] {
+        marks.sort_unstable_by_key(|mark| mark.ordinal);
     }
-    each_item(first()?, |item| {
-        let (key, _) = hashes(item);
-        if let Entry::Occupied(mut before) = known.entry(key)
-            && !before.get().met
-        {
-            before.get_mut().met = true;
-            difference.note(item, Change::Removed, &mut named);
-        }
-    })?;
+    let (come, come_unnamed) = come.split_at(come.len().min(NAMED_MAX));
+    let (gone, gone_unnamed) = gone.split_at(gone.len().min(NAMED_MAX - come.len()));
+    difference.count_unnamed(come_unnamed);
+    difference.count_unnamed(gone_unnamed);
+    let (gone, come) = both(|| names(&first, gone), || names(&second, come));
+    for (found, unnamed) in [come?, gone?] {
+        difference.name(found);
+        difference.count_unnamed(unnamed);
+    }
     Ok(difference)
+}
+
+/// Does two things at once.
+fn both<T: Send, U>(one: impl FnOnce() -> T + Send, other: impl FnOnce() -> U) -> (T, U) {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        (join(one), other)
+    })
+}
+
+fn prints(input: impl Read) -> Result<Vec<Print>, Unreadable> {
+    let mut prints = Prints::default();
+    each_item(input, |item| prints.add(item))?;
+    Ok(prints.settle())
+}
+
+/// What is the same, counted; what the first is to name; what the second is to name. Both are sorted by key.
+fn compare(before: &[Print], after: &[Print]) -> (Difference, Vec<Mark>, Vec<Mark>) {
+    let mut difference = Difference::default();
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (Some(one), Some(other)) => one.key.cmp(&other.key),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return (difference, gone, come),
+        };
+        let one = if order.is_le() { before.next() } else { None };
+        let other = if order.is_ge() { after.next() } else { None };
+        match (one, other) {
+            (Some(one), Some(other)) if one.content == other.content => {
+                *difference.same.entry(other.subject).or_default() += 1;
+            }
+            (Some(_), Some(other)) => come.push(Mark::new(other, Change::Changed)),
+            (None, Some(other)) => come.push(Mark::new(other, Change::Added)),
+            (Some(one), None) => gone.push(Mark::new(one, Change::Removed)),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Reads an archive again for the names of what was marked, in the order of the marks; and gives back the marks that are no longer found.
+fn names<R: Read>(
+    open: impl Fn() -> Result<R, Unreadable>,
+    marks: &[Mark],
+) -> Result<(Vec<Found>, &[Mark]), Unreadable> {
+    let mut found = Vec::new();
+    if marks.is_empty() {
+        return Ok((found, marks));
+    }
+    let mut ordinal = 0;
+    each_item(open()?, |item: Item<'_>| {
+        if let Some(mark) = marks.get(found.len())
+            && mark.ordinal == ordinal
+        {
+            found.push(Found {
+                subject: item.subject,
+                name: String::from_utf8_lossy(item.name).into_owned(),
+                change: mark.change,
+            });
+        }
+        ordinal += 1;
+    })?;
+    let unnamed = &marks[found.len()..];
+    Ok((found, unnamed))
 }
 
 #[cfg(test)]
 mod tests {
+    use model::{AclToken, Node, Registration, Service, Text};
+    use store::archive::Record;
+
     use super::*;
-    use crate::fixtures::sound;
+    use crate::fixtures::{archive_of, sound};
 
     fn between(first: &[u8], second: &[u8]) -> Difference {
         diff(|| Ok(first), || Ok(second)).unwrap()
@@ -148,8 +229,8 @@ mod tests {
     fn what_is_added_one_way_is_removed_the_other() {
         let all = sound();
         let mut some_differ = false;
-        for (first, one) in &all {
-            for (second, other) in &all {
+        for (at, (first, one)) in all.iter().enumerate() {
+            for (second, other) in &all[at..] {
                 let (there, back) = (between(one, other), between(other, one));
                 assert_eq!(there.same, back.same, "{first} {second}");
                 for subject in Subject::ALL {
@@ -164,5 +245,127 @@ mod tests {
             }
         }
         assert!(some_differ);
+    }
+
+    fn node(name: &str, address: &str, service: &str) -> Record<'static> {
+        Record::Register(Registration {
+            node: Node {
+                name: Text::from(name),
+                address: Text::from(address),
+                ..Node::default()
+            },
+            service: (!service.is_empty()).then(|| Service {
+                id: Text::from(service),
+                ..Service::default()
+            }),
+            checks: Vec::new(),
+        })
+    }
+
+    fn token(id: &str, name: &str, rules: &str) -> Record<'static> {
+        Record::Acl(AclToken {
+            id: Text::from(id),
+            name: Text::from(name),
+            rules: Text::from(rules),
+            ..AclToken::default()
+        })
+    }
+
+    fn named(difference: &Difference, subject: Subject) -> Vec<(&str, Change)> {
+        let changes = difference.changes.get(&subject).into_iter().flatten();
+        changes
+            .map(|(name, change)| (name.as_str(), *change))
+            .collect()
+    }
+
+    /// A node comes with each of its services, and is one all the same; what was said last of it counts.
+    #[test]
+    fn a_node_is_counted_once() {
+        let first = archive_of(&[
+            node("web", "10.0.0.1", "a"),
+            node("web", "10.0.0.1", "b"),
+            node("WEB", "10.0.0.2", "c"),
+            node("db", "10.0.0.3", ""),
+        ]);
+        let second = archive_of(&[
+            node("db", "10.0.0.3", ""),
+            node("web", "10.0.0.1", "a"),
+            node("web", "10.0.0.2", "b"),
+            node("web", "10.0.0.9", "d"),
+        ]);
+        let difference = between(&first, &second);
+        assert_eq!(
+            named(&difference, Subject::Node),
+            [("web", Change::Changed)]
+        );
+        assert_eq!(
+            named(&difference, Subject::Service),
+            [("web/c", Change::Removed), ("web/d", Change::Added)]
+        );
+        assert_eq!(difference.same[&Subject::Node], 1);
+        assert_eq!(difference.same[&Subject::Service], 2);
+        assert_eq!(crate::digest(&first[..]).unwrap().digest.counts["nodes"], 2);
+        assert_eq!(
+            crate::prove(&first[..]).unwrap(),
+            crate::digest(&first[..]).unwrap()
+        );
+    }
+
+    /// Neither of the two could be told from the other by a name that is put together with slashes.
+    #[test]
+    fn names_with_slashes_are_told_apart() {
+        let first = archive_of(&[node("a", "", "b/c"), node("a/b", "", "")]);
+        let second = archive_of(&[node("a", "", ""), node("a/b", "", "c")]);
+        let difference = between(&first, &second);
+        assert_eq!(
+            named(&difference, Subject::Service),
+            [("a/b/c", Change::Added), ("a/b/c (2)", Change::Removed)]
+        );
+    }
+
+    #[test]
+    fn what_has_the_same_name_is_numbered() {
+        let first = archive_of(&[token("1", "ops", ""), token("2", "ops (2)", "")]);
+        let second = archive_of(&[
+            token("1", "ops", "other"),
+            token("2", "ops (2)", "other"),
+            token("3", "ops", ""),
+            token("4", "ops", ""),
+            token("5", "", ""),
+        ]);
+        assert_eq!(
+            named(&between(&first, &second), Subject::Token),
+            [
+                ("(no name)", Change::Added),
+                ("ops", Change::Changed),
+                ("ops (2)", Change::Changed),
+                ("ops (3)", Change::Added),
+                ("ops (4)", Change::Added),
+            ]
+        );
+    }
+
+    /// An archive may be another one when it is read again; what was found is told all the same.
+    #[test]
+    fn what_can_not_be_named_any_more_is_counted() {
+        let first = archive_of(&[]);
+        let second = archive_of(&[token("1", "a", ""), token("2", "b", "")]);
+        let less = archive_of(&[token("1", "a", "")]);
+        let opened = std::sync::atomic::AtomicUsize::new(0);
+        let again = || {
+            let time = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(if time == 0 { &second[..] } else { &less[..] })
+        };
+        let difference = diff(|| Ok(&first[..]), again).unwrap();
+        assert_eq!(named(&difference, Subject::Token), [("a", Change::Added)]);
+        assert_eq!(difference.count(Subject::Token, Change::Added), 2);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_no_difference() {
+        let sound = archive_of(&[]);
+        let cut = &sound[..sound.len() - 1];
+        diff(|| Ok(&sound[..]), || Ok(cut)).unwrap_err();
+        diff(|| Ok(cut), || Ok(&sound[..])).unwrap_err();
     }
 }

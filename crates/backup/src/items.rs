@@ -8,6 +8,7 @@ use wire::archive::{self, ArchiveError, Contents};
 use wire::msgpack::RecordReader;
 
 use crate::pipe::{PieceReader, Sender, join, pipe};
+use crate::proof::Digest;
 
 /// Why an archive can't be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,16 @@ pub enum Unreadable {
     /// It is, but no restore would take what it holds.
     #[error("the archive is whole, but a restore would refuse it: {0}")]
     State(String),
+    /// A restore would take it, and have something else then.
+    #[error(
+        "the archive is whole, but what a restore would load isn't what it says (digest {digest} instead of {received})"
+    )]
+    Otherwise {
+        /// What the archive says.
+        received: Digest,
+        /// What was loaded.
+        digest: Digest,
+    },
 }
 
 /// Reads an archive from front to end, proves that all of it agrees, and gives out what it holds. Records of later releases are passed over.

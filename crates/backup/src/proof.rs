@@ -1,16 +1,16 @@
 //! The proof of a snapshot: it was loaded, and what was loaded is what had been received.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::thread;
 
-use sha2::{Digest as _, Sha256};
-use store::archive::{Item, Items, Loader, Subject, is_known, records};
+use store::archive::{Loader, Teller, is_known};
 use wire::archive::{self, Contents, Meta};
 use wire::msgpack::RecordReader;
 
 use crate::items::{Unreadable, each_item};
 use crate::pipe::{PieceReader, Sender, join, pipe};
+use crate::prints::{Prints, Sum};
 
 /// What a snapshot holds, in a few bytes: the same for any two archives of the same state, in whatever order their records come.
 ///
@@ -45,101 +45,74 @@ pub struct Proof {
 /// # Errors
 /// If it can't be read to its end.
 pub fn digest(input: impl Read) -> Result<Proof, Unreadable> {
-    let mut gathered = Gathered::default();
-    let Contents { meta, state_size } = each_item(input, |item| gathered.add(item))?;
+    let mut prints = Prints::default();
+    let Contents { meta, state_size } = each_item(input, |item| prints.add(item))?;
     Ok(Proof {
         meta,
         state_size,
-        digest: gathered.finish(),
+        digest: prints.digest(),
     })
 }
 
-/// Loads an archive into a store of its own, as a restore would, and tells what the store then has.
+/// Loads an archive into a store of its own, as a restore would, tells what the store then has, and that it is what the archive says.
 ///
 /// # Errors
-/// If it can't be read to its end, or can't be loaded.
+/// If it can't be read to its end, or can't be loaded, or if something else was loaded than it holds.
 pub fn prove(input: impl Read) -> Result<Proof, Unreadable> {
     thread::scope(|scope| {
         let (sender, reader) = pipe();
         let loading = scope.spawn(move || load(reader));
         let contents = archive::unpack(input, &mut Sender(sender));
-        let digest = join(loading);
+        let loaded = join(loading);
         let Contents { meta, state_size } = contents?;
         meta.check_restorable(state_size)
             .map_err(|why| Unreadable::State(why.to_string()))?;
+        let Loaded { received, digest } = loaded.map_err(Unreadable::State)?;
+        if received != digest {
+            return Err(Unreadable::Otherwise { received, digest });
+        }
         Ok(Proof {
             meta,
             state_size,
-            digest: digest.map_err(Unreadable::State)?,
+            digest,
         })
     })
 }
 
-fn load(mut state: PieceReader) -> Result<Digest, String> {
+/// What came in, and what a store then had.
+struct Loaded {
+    received: Digest,
+    digest: Digest,
+}
+
+fn load(mut state: PieceReader) -> Result<Loaded, String> {
     let loaded = load_records(&mut state);
     state.drain();
     loaded
 }
 
-fn load_records(state: &mut PieceReader) -> Result<Digest, String> {
+fn load_records(state: &mut PieceReader) -> Result<Loaded, String> {
     let mut reader = RecordReader::open(state).map_err(|why| why.to_string())?;
     // Which index the catalog gets is no part of the digest.
     let mut loader = Loader::new(1);
+    let mut teller = Teller::default();
+    let mut received = Prints::default();
     while let Some(record) = reader.next_record().map_err(|why| why.to_string())? {
         if is_known(record.kind) {
             loader
-                .add(record.kind, record.bytes)
+                .add_shown(record.kind, record.bytes, |record| {
+                    teller.tell_record(record, &mut |item| received.add(item));
+                })
                 .map_err(|why| why.to_string())?;
         }
     }
-    let mut gathered = Gathered::default();
-    let mut items = Items::default();
-    records(&loader.into_view(), |kind, object| {
-        items.read(kind, object, &mut |item| gathered.add(item))
+    let received = received.digest();
+    let mut sum = Sum::default();
+    teller.tell_view(&loader.into_view(), &mut |item| sum.add(item));
+    Ok(Loaded {
+        received,
+        digest: sum.finish(),
     })
-    .map_err(|why| why.to_string())?;
-    Ok(gathered.finish())
-}
-
-/// Things, told apart by kind and identity; the last word about one counts, as it does in a restore.
-#[derive(Debug, Default)]
-struct Gathered(HashMap<(Subject, u128), u128>);
-
-impl Gathered {
-    fn add(&mut self, item: Item<'_>) {
-        let (key, content) = hashes(item);
-        self.0.insert((item.subject, key), content);
-    }
-
-    fn finish(self) -> Digest {
-        let mut digest = Digest::default();
-        let mut sum = 0_u128;
-        for ((subject, _), content) in self.0 {
-            *digest.counts.entry(subject.plural()).or_default() += 1;
-            sum = sum.wrapping_add(content);
-        }
-        digest.sum = sum.to_be_bytes();
-        digest
-    }
-}
-
-/// The hash of what a thing is, and of all that it says.
-pub(crate) fn hashes(item: Item<'_>) -> (u128, u128) {
-    let mut hash = Sha256::new();
-    hash.update(item.subject.plural());
-    hash.update([0]);
-    hash.update(item.identity);
-    let key = half(hash.clone());
-    hash.update((item.identity.len() as u64).to_be_bytes());
-    hash.update(item.content);
-    (key, half(hash))
-}
-
-fn half(hash: Sha256) -> u128 {
-    let whole: [u8; 32] = hash.finalize().into();
-    let mut first = [0; 16];
-    first.copy_from_slice(&whole[..16]);
-    u128::from_be_bytes(first)
 }
 
 #[cfg(test)]

@@ -49,6 +49,19 @@ impl Loader {
     /// # Errors
     /// [`StateError`] names it. What was taken before stays, so the loader is to be dropped.
     pub fn add(&mut self, kind: u8, object: &[u8]) -> Result<(), StateError> {
+        self.add_shown(kind, object, |_| {})
+    }
+
+    /// The same, and shows the record to who wants to know what came in.
+    ///
+    /// # Errors
+    /// As [`Loader::add`].
+    pub fn add_shown(
+        &mut self,
+        kind: u8,
+        object: &[u8],
+        show: impl FnOnce(&Record<'_>),
+    ) -> Result<(), StateError> {
         self.number += 1;
         let position = Position {
             number: self.number,
@@ -56,8 +69,13 @@ impl Loader {
             offset: self.offset,
         };
         self.offset += 1 + object.len() as u64;
-        self.insert(kind, object)
-            .map_err(|refusal| StateError::Refused { refusal, position })
+        let record = self
+            .rules
+            .take(kind, object)
+            .map_err(|refusal| StateError::Refused { refusal, position })?;
+        show(&record);
+        self.insert(record);
+        Ok(())
     }
 
     /// Takes several records that stand one behind the other, as a chunk of a restore has them.
@@ -83,8 +101,7 @@ impl Loader {
         Ok(())
     }
 
-    fn insert(&mut self, kind: u8, object: &[u8]) -> Result<(), Refusal> {
-        let record = self.rules.take(kind, object)?;
+    fn insert(&mut self, record: Record<'_>) {
         let Self {
             state, last_index, ..
         } = self;
@@ -117,7 +134,6 @@ impl Loader {
                 state.queries.insert(query);
             }
         }
-        Ok(())
     }
 
     /// A node with what came with it; the rules have seen to it that each check finds what it names.

@@ -36,11 +36,12 @@ mod session;
 mod verify;
 
 pub use error::{Position, StateError};
-pub use items::{Item, Items, Subject, is_known, records};
+pub use items::{Item, Items, Subject, Teller, is_known};
 pub use kind::{Kind, TypeName, is_later, type_name};
 pub use loader::Loader;
 pub use refusal::{BadUuid, Fault, Refusal};
 pub(crate) use rules::INDEX_MAX;
+pub use rules::{Record, Rules};
 pub use verify::{Chunks, Tally, Unknown, Verified, verify, verify_part};
 
 /// How much is gathered before it is written.

@@ -8,26 +8,67 @@ use model::{
 
 use super::kind::Kind;
 use super::refusal::{Fault, Refusal};
-use super::{acl, catalog, coordinate, kv, query, session};
+use super::{acl, begin, catalog, coordinate, kv, query, session};
 
 /// The highest index that is believed: far beyond any that was ever reached, and far enough from the end that ours can go on from it.
 pub(crate) const INDEX_MAX: Index = 1 << 62;
 
 /// A record that was read and may be taken.
 #[derive(Debug)]
-pub(super) enum Record<'a> {
+pub enum Record<'a> {
+    /// A node, alone or with a service or checks.
     Register(Registration),
+    /// A key with its value.
     Kv(KvParts<'a>),
+    /// A session.
     Session(Session),
+    /// A token in its old form.
     Acl(AclToken),
+    /// A key that was deleted, and when.
     Tombstone(&'a [u8], Index),
+    /// Coordinates of nodes.
     Coordinates(Vec<NodeCoordinate>),
+    /// A prepared query.
     Query(PreparedQuery),
+}
+
+impl Record<'_> {
+    /// Writes it behind what is in `out`, type byte and all.
+    ///
+    /// What came as one record may become several, since the original writes a node's services and checks one by one.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Register(Registration {
+                node,
+                service,
+                checks,
+            }) => {
+                if service.is_some() || checks.is_empty() {
+                    catalog::encode(begin(out, Kind::Register), node, service.as_ref(), None);
+                }
+                for check in checks {
+                    catalog::encode(begin(out, Kind::Register), node, None, Some(check));
+                }
+            }
+            Self::Kv(entry) => kv::encode(begin(out, Kind::Kvs), entry),
+            Self::Session(row) => session::encode(begin(out, Kind::Session), row),
+            Self::Acl(row) => acl::encode(begin(out, Kind::Acl), row),
+            Self::Tombstone(key, index) => {
+                kv::encode_tombstone(begin(out, Kind::Tombstone), key, *index);
+            }
+            Self::Coordinates(batch) => {
+                for row in batch {
+                    coordinate::encode(begin(out, Kind::Coordinates), &row.node, &row.coord);
+                }
+            }
+            Self::Query(row) => query::encode(begin(out, Kind::Query), row),
+        }
+    }
 }
 
 /// As much of the records so far as the next ones depend on: the names of nodes, services and queries, and nothing of keys.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
+pub struct Rules {
     /// Lower-cased ids of services by lower-cased name of their node.
     services: BTreeMap<Text, BTreeSet<Text>>,
     /// By lower-cased name; a template may have an empty one.
@@ -37,7 +78,10 @@ pub(super) struct Rules {
 
 impl Rules {
     /// Reads the object of a record and judges it by those before.
-    pub(super) fn take<'a>(&mut self, kind: u8, object: &'a [u8]) -> Result<Record<'a>, Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal`] if a restore would refuse it.
+    pub fn take<'a>(&mut self, kind: u8, object: &'a [u8]) -> Result<Record<'a>, Refusal> {
         let kind = Kind::from_byte(kind).ok_or(Refusal::Unrecognized(kind))?;
         Ok(match kind {
             Kind::Register => {
