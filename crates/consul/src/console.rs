@@ -7,14 +7,14 @@ use std::io::{self, Read, Write};
 /// What a command reads from and writes to.
 pub struct Console<'a> {
     /// Standard input.
-    pub input: &'a mut dyn Read,
+    pub input: &'a mut (dyn Read + Send),
     /// Standard output, for results.
     pub output: &'a mut dyn Write,
     /// Standard error, for what isn't part of the result.
     pub errors: &'a mut dyn Write,
     /// Whether standard error is a terminal, so that a progress bar makes sense.
     pub errors_is_terminal: bool,
-    /// The environment variables whose names begin with `CONSUL_`, and `SHELL`.
+    /// The environment variables whose names begin with `CONSUL_`, `AWS_`, `AZURE_` or `GOOGLE_`, and `SHELL`.
     pub environment: BTreeMap<String, String>,
 }
 

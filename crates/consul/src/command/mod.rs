@@ -173,11 +173,11 @@ impl Command {
             Self::OperatorRaft => &operator::RAFT,
             Self::Reload => &reload::SYNTAX,
             Self::Rtt => &rtt::SYNTAX,
-            Self::SnapshotDiff => &snapshot::compare::DIFF,
+            Self::SnapshotDiff => &snapshot::DIFF,
             Self::SnapshotInspect => &snapshot::INSPECT,
             Self::SnapshotRestore => &snapshot::RESTORE,
             Self::SnapshotSave => &snapshot::SAVE,
-            Self::SnapshotVerify => &snapshot::compare::VERIFY,
+            Self::SnapshotVerify => &snapshot::VERIFY,
             Self::Validate => &configtest::VALIDATE,
             Self::Version => &version::SYNTAX,
             Self::Watch => &watch::SYNTAX,
@@ -209,11 +209,11 @@ impl Command {
             Self::OperatorRaft => operator::raft(parsed, console),
             Self::Reload => reload::run(parsed, console),
             Self::Rtt => rtt::run(parsed, console),
-            Self::SnapshotDiff => snapshot::compare::diff(parsed, console),
+            Self::SnapshotDiff => snapshot::diff(parsed, console),
             Self::SnapshotInspect => snapshot::inspect(parsed, console),
             Self::SnapshotRestore => snapshot::restore(parsed, console),
             Self::SnapshotSave => snapshot::save(parsed, console),
-            Self::SnapshotVerify => snapshot::compare::verify(parsed, console),
+            Self::SnapshotVerify => snapshot::verify(parsed, console),
             Self::Validate => configtest::validate(parsed, console),
             Self::Version => version::run(console),
             Self::Watch => watch::run(parsed, console),
@@ -250,7 +250,11 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("CONSUL_") || name == "SHELL")
+        .filter(|(name, _)| {
+            let ours = ["CONSUL_", "AWS_", "AZURE_", "GOOGLE_"];
+            ours.iter().any(|prefix| name.starts_with(prefix))
+                || ["SHELL", "STORAGE_EMULATOR_HOST"].contains(&name.as_str())
+        })
         .collect::<BTreeMap<_, _>>();
     // None of the streams is locked for good: a running agent logs from other threads.
     let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io::Write as _;
 
+use backup::seal::Identities;
 use backup::{Change, Difference, Proof, Subject, Unreadable};
 use client::Client;
+use futures::TryStreamExt;
 use serde_json::json;
 
-use super::{Progress, open, printable, receive};
+use super::progress::Progress;
+use super::source::{self, Held};
+use super::{FORMAT, about_places, only_argument, printable, save, wants_json};
 use crate::command::kv::pretty_json;
 use crate::command::{OK, http};
 use crate::config::reason;
@@ -18,13 +22,6 @@ use crate::flags::{Flag, Parsed, Syntax, Value};
 
 /// The exit code that tells a difference from a failure.
 const DIFFERENT: u8 = 2;
-
-const FORMAT: &[Flag] = &[Flag::new(
-    "format",
-    Value::Text("pretty"),
-    "format",
-    "pretty or json.",
-)];
 
 const NAMES: &[Flag] = &[Flag::new(
     "names",
@@ -37,21 +34,25 @@ pub(in crate::command) const VERIFY: Syntax = Syntax {
     name: "snapshot verify",
     arguments: "FILE",
     summary: "Proves a snapshot file by loading it",
-    about: "Loads a snapshot file into a store of its own, as a restore would, compares what was loaded with what \
-            the file says, and tells what a cluster would have. No server is needed. FILE is the name of the file, \
-            or - for standard input.",
+    about: about_places!(
+        "Loads a snapshot file into a store of its own, as a restore would, compares what was loaded with what the \
+         file says, and tells what a cluster would have. No server is needed."
+    ),
     example: "consul snapshot verify backup.snap\n\
+              consul snapshot verify -identity=key.txt s3://backups/dc1.snap.age\n\
               consul snapshot save - | consul snapshot verify -",
-    flags: &[FORMAT],
+    flags: &[FORMAT, source::IDENTITY],
 };
 
 pub(in crate::command) const DIFF: Syntax = Syntax {
     name: "snapshot diff",
     arguments: "FILE [FILE]",
     summary: "Shows how two snapshots differ",
-    about: "Shows what would be added, changed and removed if the second snapshot took the place of the first. With \
-            -live the second is what the cluster has now. Indexes don't count, and tokens are shown by their names. \
-            The exit code is 2 when the two differ.",
+    about: about_places!(
+        "Shows what would be added, changed and removed if the second snapshot took the place of the first. With \
+         -live the second is what the cluster has now. Indexes don't count, and tokens are shown by their names. The \
+         exit code is 0 when the two hold the same, 2 when they differ, and 1 when they can't be compared."
+    ),
     example: "consul snapshot diff monday.snap tuesday.snap\n\
               consul snapshot diff -live monday.snap\n\
               consul snapshot diff -format=json monday.snap tuesday.snap",
@@ -63,6 +64,7 @@ pub(in crate::command) const DIFF: Syntax = Syntax {
         )],
         FORMAT,
         NAMES,
+        source::IDENTITY,
         http::AGENT,
         http::DATACENTER,
         http::STALE,
@@ -91,13 +93,14 @@ pub(super) const DRY_RUN: &[Flag] = &[
 ];
 
 pub(in crate::command) fn verify(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
-    let outcome = super::file_argument(parsed).and_then(|file| {
+    let outcome = only_argument(parsed).and_then(|file| {
         let as_json = wants_json(parsed)?;
-        let mut scratch = held(file, console)?;
+        let identities = source::identities(parsed)?;
+        let held = Held::take(&source::location(file, console)?, console)?;
+        let open = || held.open(identities.as_ref());
         let failed = |why: Unreadable| format!("Error verifying snapshot: {why}");
-        let received = backup::digest(&mut scratch).map_err(failed)?;
-        scratch.rewind().map_err(|why| reading(file, &why))?;
-        let loaded = backup::prove(scratch).map_err(failed)?;
+        let received = open().and_then(backup::digest).map_err(failed)?;
+        let loaded = open().and_then(backup::prove).map_err(failed)?;
         if received.digest != loaded.digest {
             return Err(format!(
                 "Error verifying snapshot: what was loaded isn't what the file says (digest {} instead of {})",
@@ -117,8 +120,7 @@ pub(in crate::command) fn verify(parsed: &Parsed, console: &mut Console<'_>) -> 
 pub(in crate::command) fn diff(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
     let outcome = (|| {
         let as_json = wants_json(parsed)?;
-        let live = parsed.switch("live");
-        let (first, second) = match (&parsed.arguments[..], live) {
+        let (first, second) = match (&parsed.arguments[..], parsed.switch("live")) {
             ([first], true) => (first, None),
             ([first, second], false) => (first, Some(second)),
             (_, true) => return Err("With -live exactly one FILE is needed".to_owned()),
@@ -129,12 +131,14 @@ pub(in crate::command) fn diff(parsed: &Parsed, console: &mut Console<'_>) -> u8
         if first == "-" && second.is_some_and(|second| second == "-") {
             return Err("Only one of the two can be standard input".to_owned());
         }
-        let one = held(first, console)?;
+        let identities = source::identities(parsed)?;
+        let one = Held::take(&source::location(first, console)?, console)?;
         let other = match second {
-            Some(second) => held(second, console)?,
+            Some(second) => Held::take(&source::location(second, console)?, console)?,
             None => now(parsed, console)?,
         };
-        compared(&one, &other).map(|difference| (difference, as_json))
+        let difference = compared(&one, &other, identities.as_ref())?;
+        Ok((difference, as_json))
     })();
     show(outcome, parsed, console)
 }
@@ -142,12 +146,15 @@ pub(in crate::command) fn diff(parsed: &Parsed, console: &mut Console<'_>) -> u8
 /// What a restore of this file would change.
 pub(super) fn dry_run(file: &str, parsed: &Parsed, console: &mut Console<'_>) -> u8 {
     let outcome = wants_json(parsed).and_then(|as_json| {
-        let wanted = held(file, console)?;
+        let identities = source::identities(parsed)?;
+        let wanted = Held::take(&source::location(file, console)?, console)?;
         // What can't be restored has nothing to show.
-        let again = wanted.try_clone().map_err(|why| reading(file, &why))?;
-        backup::prove(again).map_err(|why| format!("A restore would fail: {why}"))?;
+        (wanted.open(identities.as_ref()))
+            .and_then(backup::prove)
+            .map_err(|why| format!("A restore would fail: {why}"))?;
         let present = now(parsed, console)?;
-        compared(&present, &wanted).map(|difference| (difference, as_json))
+        let difference = compared(&present, &wanted, identities.as_ref())?;
+        Ok((difference, as_json))
     });
     show(outcome, parsed, console)
 }
@@ -170,64 +177,34 @@ fn show(
     if difference.is_empty() { OK } else { DIFFERENT }
 }
 
-fn wants_json(parsed: &Parsed) -> Result<bool, String> {
-    match parsed.text("format") {
-        "json" => Ok(true),
-        "pretty" | "text" => Ok(false),
-        other => Err(format!("Unknown format {other}: it is pretty or json")),
-    }
-}
-
-fn reading(file: &str, why: &io::Error) -> String {
-    format!("Error reading snapshot file: {file}: {}", reason(why))
-}
-
-/// A file that can be read more than once.
-fn held(file: &str, console: &mut Console<'_>) -> Result<File, String> {
-    let mut source: Box<dyn io::Read + '_> = if file == "-" {
-        Box::new(&mut *console.input)
-    } else {
-        let opened = open(file)?;
-        if opened.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return Ok(opened);
-        }
-        Box::new(opened)
-    };
-    let mut scratch = tempfile::tempfile().map_err(|why| reading(file, &why))?;
-    io::copy(&mut source, &mut scratch)
-        .and_then(|_| scratch.rewind())
-        .map_err(|why| reading(file, &why))?;
-    Ok(scratch)
-}
-
 /// What the cluster has now, as a file without a name.
-fn now(parsed: &Parsed, console: &mut Console<'_>) -> Result<File, String> {
+fn now(parsed: &Parsed, console: &mut Console<'_>) -> Result<Held, String> {
     let client = http::client(parsed, console).map_err(|why| http::cannot_connect(&why))?;
     let progress = Progress::new("Saving", None, console);
-    http::wait_for(save(&client, parsed, progress))
+    let saved = http::wait_for(saved(&client, parsed, progress))?;
+    Ok(Held::of(saved))
 }
 
-async fn save(client: &Client, parsed: &Parsed, progress: Progress) -> Result<File, String> {
-    let failed = |why: &dyn std::fmt::Display| format!("Error saving snapshot: {why}");
+async fn saved(client: &Client, parsed: &Parsed, progress: Progress) -> Result<File, String> {
     let download = client
         .snapshot_save(&http::query_options(parsed))
         .await
-        .map_err(|why| failed(&why))?;
-    let mut scratch = tempfile::tempfile().map_err(|why| failed(&reason(&why)))?;
-    receive(download, &mut scratch, progress).await?;
+        .map_err(|why| format!("Error saving snapshot: {why}"))?;
+    let writing = |why| format!("Error saving snapshot: {}", reason(&why));
+    let mut scratch = tempfile::tempfile().map_err(writing)?;
+    let mut pieces = save::checked(download, progress);
+    while let Some(piece) = pieces.try_next().await.map_err(|why| why.to_string())? {
+        scratch.write_all(&piece).map_err(writing)?;
+    }
     Ok(scratch)
 }
 
-fn compared(first: &File, second: &File) -> Result<Difference, String> {
-    let again = |file: &File| {
-        let mut file = file
-            .try_clone()
-            .map_err(|why| Unreadable::State(reason(&why)))?;
-        file.rewind()
-            .map_err(|why| Unreadable::State(reason(&why)))?;
-        Ok(file)
-    };
-    backup::diff(|| again(first), || again(second))
+fn compared(
+    first: &Held,
+    second: &Held,
+    identities: Option<&Identities>,
+) -> Result<Difference, String> {
+    backup::diff(|| first.open(identities), || second.open(identities))
         .map_err(|why| format!("Error comparing snapshots: {why}"))
 }
 
