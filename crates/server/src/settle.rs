@@ -7,6 +7,8 @@ use model::{
     NodeCoordinate, PreparedQuery, REDACTED_TOKEN, Registration, Session, Text, parse_uuid,
 };
 
+use store::check_template_size;
+
 use crate::access::{ROOT_IDS, check_rules};
 use crate::coordinates;
 use crate::core::Core;
@@ -185,15 +187,18 @@ fn check_query(query: &PreparedQuery, enforce_version_8: bool) -> Result<(), Err
             ));
         }
     }
-    if dns_ttl.is_empty() {
-        return Ok(());
+    if !dns_ttl.is_empty() {
+        let text = dns_ttl.to_lossy();
+        match GoDuration::parse(&text) {
+            Err(error) => return invalid(format!("Bad DNS TTL '{text}': {error}")),
+            Ok(ttl) if ttl.0 < 0 => {
+                return invalid(format!("DNS TTL '{}', must be >=0", ttl.0));
+            }
+            Ok(_) => {}
+        }
     }
-    let text = dns_ttl.to_lossy();
-    match GoDuration::parse(&text) {
-        Err(error) => invalid(format!("Bad DNS TTL '{text}': {error}")),
-        Ok(ttl) if ttl.0 < 0 => invalid(format!("DNS TTL '{}', must be >=0", ttl.0)),
-        Ok(_) => Ok(()),
-    }
+    // All servers would take as long to refuse it, and nobody else's command would be applied meanwhile.
+    check_template_size(query)
 }
 
 /// How many pairs of metadata a node can have.
@@ -219,7 +224,7 @@ fn check_metadata(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use model::Coordinate;
+    use model::{Coordinate, QueryTemplate};
 
     use super::*;
 
@@ -266,6 +271,29 @@ mod tests {
             assert!(error.contains(expected), "{error} {expected}");
             assert_eq!(error.is_empty(), expected.is_empty(), "{error}");
         }
+    }
+
+    #[test]
+    fn templates_that_are_too_large_do_not_reach_the_log() {
+        let template = |regexp: &str| PreparedQuery {
+            template: QueryTemplate {
+                kind: Text::from("name_prefix_match"),
+                regexp: Text::from(regexp),
+            },
+            service: model::QueryService {
+                service: Text::from("web"),
+                ..model::QueryService::default()
+            },
+            ..PreparedQuery::default()
+        };
+        let error = check_query(&template(r"(\pL{30}){30}\pL{900}"), false).unwrap_err();
+        assert!(
+            error.to_string().contains("expression too large"),
+            "{error}"
+        );
+        assert_eq!(check_query(&template(r"^\pL+-(\d+)$"), false), Ok(()));
+        // That is said by who applies it, after what is wrong with its name.
+        assert_eq!(check_query(&template("("), false), Ok(()));
     }
 
     #[test]

@@ -54,5 +54,6 @@ mod template;
 pub use apply::Effect;
 pub use checkpoint::LoadError;
 pub use store::{Applied, Store};
+pub use template::check_template_size;
 pub use view::{Found, Read, Shared, View};
 pub use watch::{Subscription, Watch};

@@ -26,6 +26,20 @@ pub(crate) fn check_template(query: &PreparedQuery) -> Result<(), TemplateError>
     Ok(())
 }
 
+/// Refuses a query whose template is larger than what is read here, which it takes long to find out: whoever asks before
+/// a query is written keeps everybody else from waiting for that.
+///
+/// What is wrong with it otherwise is said when it is written, after what is wrong with its name.
+///
+/// # Errors
+/// [`Error::Invalid`], as applying it would say.
+pub fn check_template_size(query: &PreparedQuery) -> Result<(), Error> {
+    match check_template(query) {
+        Err(error) if error.is_too_much() => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// A template that was read: its expressions, its regular expression, and the query to fill them into.
 #[derive(Debug)]
 pub(crate) struct Template {
