@@ -55,7 +55,7 @@ fn parameters(part: &RestorePart) -> Result<Vec<(&'static str, String)>, Error> 
         ("mode", part.mode().name().to_owned()),
     ];
     let prefixes = part.prefixes().iter().map(|it| ("kv-prefix", it));
-    for (name, prefix) in prefixes.chain(part.into().map(|it| ("into-prefix", it))) {
+    for (name, prefix) in prefixes.chain(part.into_prefix().map(|it| ("into-prefix", it))) {
         // Another prefix in its place would be another part.
         let text =
             std::str::from_utf8(prefix).map_err(|_| Error::Key(prefix.to_lossy().into_owned()))?;

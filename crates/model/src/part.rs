@@ -264,7 +264,7 @@ impl RestorePart {
     }
 
     /// What takes the place of the only prefix, if anything.
-    pub fn into(&self) -> Option<&Text> {
+    pub fn into_prefix(&self) -> Option<&Text> {
         self.into.as_ref()
     }
 

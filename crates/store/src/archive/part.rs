@@ -38,7 +38,7 @@ pub(super) fn pick<'r>(
     if !part.takes_key(entry.key) {
         return Ok(None);
     }
-    let (Some(into), [prefix]) = (part.into(), part.prefixes()) else {
+    let (Some(into), [prefix]) = (part.into_prefix(), part.prefixes()) else {
         return Ok(Some(object));
     };
     let rest = entry.key.get(prefix.len()..).unwrap_or_default();

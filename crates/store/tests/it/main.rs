@@ -7,5 +7,6 @@ mod checkpoint;
 mod decode;
 mod model;
 mod naive;
+mod parts;
 mod script;
 mod waking;

@@ -215,14 +215,14 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn entries() -> impl Strategy<Value = Vec<Entry>> {
+pub(crate) fn entries() -> impl Strategy<Value = Vec<Entry>> {
     // The clock of one leader may be behind that of the last.
     let entry = (0_u64..40_000, command()).prop_map(|(at_ms, command)| Entry { at_ms, command });
     prop::collection::vec(entry, 1..60)
 }
 
 /// Everything that can be asked about these names.
-fn questions() -> Vec<Question> {
+pub(crate) fn questions() -> Vec<Question> {
     let text = |name: &&str| Text::from(*name);
     let mut all: Vec<Question> = vec![
         CatalogNodes.into(),
@@ -470,13 +470,20 @@ fn may_concern(command: &Command, question: &Question, before: &Naive, after: &N
     }
 }
 
-struct Waiting {
+/// What somebody was told who waits for the next answer.
+pub(crate) struct Waiting {
     shown: Vec<u8>,
     since: Index,
     subscription: Subscription,
 }
 
-fn cases() -> ProptestConfig {
+impl Waiting {
+    pub(crate) fn has_changed(&self) -> bool {
+        self.subscription.has_changed()
+    }
+}
+
+pub(crate) fn cases() -> ProptestConfig {
     // A default that leaves the rest of the suite quick; PROPTEST_CASES asks for more.
     let default = ProptestConfig::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() {
@@ -646,12 +653,13 @@ proptest! {
 }
 
 /// All rows, side by side.
-fn check_rows(model: &Naive, store: &Store) -> Result<(), TestCaseError> {
+pub(crate) fn check_rows(model: &Naive, store: &Store) -> Result<(), TestCaseError> {
     let view = store.freeze();
     model.check_rows(|question| ask(&view, &question).answer)
 }
 
-fn look(
+/// Asks everything, and compares what was told and who was woken with what happened since it was asked last.
+pub(crate) fn look(
     questions: &[Question],
     view: &View,
     shared: &store::Shared,

@@ -8,6 +8,8 @@ use proptest::test_runner::TestCaseError;
 
 use crate::model::everywhere;
 
+mod part;
+
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
     value: Vec<u8>,

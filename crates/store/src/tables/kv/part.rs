@@ -10,7 +10,7 @@ impl Change<'_> {
     /// Writes the keys that the snapshot has and removes those it lacks, if it replaces.
     pub(crate) fn restore_keys(&mut self, loaded: &Kv, part: &RestorePart) {
         // What was moved to another name was locked under its own.
-        let with_locks = part.has(Section::Sessions) && part.into().is_none();
+        let with_locks = part.has(Section::Sessions) && part.into_prefix().is_none();
         for place in part.places() {
             if replaces(part.mode()) {
                 let doomed: Vec<Text> = (self.state.kv.under(&place))
