@@ -493,10 +493,13 @@ impl Running {
     }
 
     fn pushed(&mut self, push: Push, answer: Result<Reply, Error>, now: Instant, members: usize) {
-        let outcome = Outcome::of(&answer);
+        let outcome = push.outcome(&answer);
         let subject = subject(&push.command);
         match answer {
             Ok(_) => tracing::info!("synced {subject}"),
+            Err(error) if outcome == Outcome::Done => {
+                tracing::info!("synced {subject}, which the servers knew already: {error}");
+            }
             Err(error) if is_denied(&error) => {
                 tracing::warn!("{subject}: registration blocked by ACLs: {error}");
             }

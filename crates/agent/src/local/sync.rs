@@ -200,6 +200,15 @@ impl fmt::Debug for Push {
 }
 
 impl Push {
+    /// What became of it, by the servers' answer.
+    pub(super) fn outcome<T>(&self, answer: &Result<T, Error>) -> Outcome {
+        match (&self.command, answer) {
+            // From version 8 of access control on they refuse to forget what they don't know. Then it is gone.
+            (Command::Deregister(_), Err(error)) if is_unknown(error) => Outcome::Done,
+            _ => Outcome::of(answer),
+        }
+    }
+
     /// The lowest position of what is on its way.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.covers.iter().map(|(position, _)| *position).min()
@@ -405,6 +414,11 @@ impl State {
             }
         }
     }
+}
+
+/// Whether an error, of a deregistration, says that there is no such thing: nothing else can be wrong with one.
+fn is_unknown(error: &Error) -> bool {
+    matches!(error.kind(), Error::Invalid(_) | Error::NotFound(_))
 }
 
 /// How much room a check takes in a command, at most.

@@ -647,6 +647,33 @@ fn errors_hold_up_the_rest_or_not() {
 }
 
 #[test]
+fn what_the_servers_do_not_know_need_not_be_forgotten() {
+    let push = |command| Push {
+        command,
+        token: Text::default(),
+        covers: Vec::new(),
+    };
+    let forget = push(Command::Deregister(Deregistration {
+        node: Text::from("n"),
+        what: Deregister::Service(Text::from("web")),
+    }));
+    let register = push(Command::Register(Box::default()));
+    for (error, forgotten, registered) in [
+        (
+            Error::invalid("Unknown service 'web'"),
+            Outcome::Done,
+            Outcome::Refused,
+        ),
+        (Error::PermissionDenied, Outcome::Refused, Outcome::Refused),
+        (Error::NoLeader, Outcome::Failed, Outcome::Failed),
+    ] {
+        let answer = Err::<(), _>(error.from_afar());
+        assert_eq!(forget.outcome(&answer), forgotten, "{answer:?}");
+        assert_eq!(register.outcome(&answer), registered, "{answer:?}");
+    }
+}
+
+#[test]
 fn everything_is_compared_at_once_and_then_every_minute_or_two() {
     for seed in 0..50 {
         let mut now = Instant::now();
