@@ -6,7 +6,8 @@ use std::collections::btree_map::Entry;
 use std::io::Read;
 use std::thread;
 
-use store::archive::{Item, Subject};
+use store::View;
+use store::archive::{Item, Subject, Teller};
 
 use crate::items::{Unreadable, each_item};
 use crate::pipe::join;
@@ -80,6 +81,15 @@ impl Difference {
         }
     }
 
+    /// Those that are named; the rest is counted.
+    fn bound<'m>(&mut self, gone: &'m [Mark], come: &'m [Mark]) -> (&'m [Mark], &'m [Mark]) {
+        let (come, come_unnamed) = come.split_at(come.len().min(NAMED_MAX));
+        let (gone, gone_unnamed) = gone.split_at(gone.len().min(NAMED_MAX - come.len()));
+        self.count_unnamed(come_unnamed);
+        self.count_unnamed(gone_unnamed);
+        (gone, come)
+    }
+
     fn count_unnamed(&mut self, marks: &[Mark]) {
         for mark in marks {
             *self.unnamed.entry((mark.subject, mark.change)).or_default() += 1;
@@ -122,20 +132,31 @@ pub fn diff<R: Read, S: Read>(
     second: impl Fn() -> Result<S, Unreadable> + Sync,
 ) -> Result<Difference, Unreadable> {
     let (before, after) = both(|| prints(first()?), || prints(second()?));
-    let (mut difference, mut gone, mut come) = compare(&before?, &after?);
-    for marks in [&mut come, &mut gone] {
-        marks.sort_unstable_by_key(|mark| mark.ordinal);
-    }
-    let (come, come_unnamed) = come.split_at(come.len().min(NAMED_MAX));
-    let (gone, gone_unnamed) = gone.split_at(gone.len().min(NAMED_MAX - come.len()));
-    difference.count_unnamed(come_unnamed);
-    difference.count_unnamed(gone_unnamed);
+    let (mut difference, gone, come) = compare(&before?, &after?);
+    let (gone, come) = difference.bound(&gone, &come);
     let (gone, come) = both(|| names(&first, gone), || names(&second, come));
     for (found, unnamed) in [come?, gone?] {
         difference.name(found);
         difference.count_unnamed(unnamed);
     }
     Ok(difference)
+}
+
+/// Compares two states that are in memory.
+pub(crate) fn diff_views(before: &View, after: &View) -> Difference {
+    let prints = |view| {
+        let mut prints = Prints::default();
+        Teller::default().tell_view(view, &mut |item| prints.add(item));
+        prints.settle()
+    };
+    let (mut difference, gone, come) = compare(&prints(before), &prints(after));
+    let (gone, come) = difference.bound(&gone, &come);
+    for (view, marks) in [(after, come), (before, gone)] {
+        let mut naming = Naming::new(marks);
+        Teller::default().tell_view(view, &mut |item| naming.take(item));
+        difference.name(naming.found);
+    }
+    difference
 }
 
 /// Does two things at once.
@@ -153,7 +174,8 @@ fn prints(input: impl Read) -> Result<Vec<Print>, Unreadable> {
     Ok(prints.settle())
 }
 
-/// What is the same, counted; what the first is to name; what the second is to name. Both are sorted by key.
+/// What is the same, counted; what the first is to name; what the second is to name, both in order. What is compared is
+/// sorted by key.
 fn compare(before: &[Print], after: &[Print]) -> (Difference, Vec<Mark>, Vec<Mark>) {
     let mut difference = Difference::default();
     let (mut gone, mut come) = (Vec::new(), Vec::new());
@@ -163,7 +185,12 @@ fn compare(before: &[Print], after: &[Print]) -> (Difference, Vec<Mark>, Vec<Mar
             (Some(one), Some(other)) => one.key.cmp(&other.key),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (None, None) => return (difference, gone, come),
+            (None, None) => {
+                for marks in [&mut come, &mut gone] {
+                    marks.sort_unstable_by_key(|mark: &Mark| mark.ordinal);
+                }
+                return (difference, gone, come);
+            }
         };
         let one = if order.is_le() { before.next() } else { None };
         let other = if order.is_ge() { after.next() } else { None };
@@ -184,25 +211,43 @@ fn names<R: Read>(
     open: impl Fn() -> Result<R, Unreadable>,
     marks: &[Mark],
 ) -> Result<(Vec<Found>, &[Mark]), Unreadable> {
-    let mut found = Vec::new();
-    if marks.is_empty() {
-        return Ok((found, marks));
+    let mut naming = Naming::new(marks);
+    if !marks.is_empty() {
+        each_item(open()?, |item| naming.take(item))?;
     }
-    let mut ordinal = 0;
-    each_item(open()?, |item: Item<'_>| {
-        if let Some(mark) = marks.get(found.len())
-            && mark.ordinal == ordinal
+    let Naming { found, .. } = naming;
+    let unnamed = &marks[found.len()..];
+    Ok((found, unnamed))
+}
+
+/// Finds the names of what was marked as it comes by again.
+struct Naming<'m> {
+    marks: &'m [Mark],
+    found: Vec<Found>,
+    ordinal: u64,
+}
+
+impl<'m> Naming<'m> {
+    fn new(marks: &'m [Mark]) -> Self {
+        Self {
+            marks,
+            found: Vec::new(),
+            ordinal: 0,
+        }
+    }
+
+    fn take(&mut self, item: Item<'_>) {
+        if let Some(mark) = self.marks.get(self.found.len())
+            && mark.ordinal == self.ordinal
         {
-            found.push(Found {
+            self.found.push(Found {
                 subject: item.subject,
                 name: String::from_utf8_lossy(item.name).into_owned(),
                 change: mark.change,
             });
         }
-        ordinal += 1;
-    })?;
-    let unnamed = &marks[found.len()..];
-    Ok((found, unnamed))
+        self.ordinal += 1;
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ pub enum Unreadable {
     /// It is, but no restore would take what it holds.
     #[error("the archive is whole, but a restore would refuse it: {0}")]
     State(String),
+    /// A restore of the wanted part would be refused by what is there now.
+    #[error("a restore would be refused: {0}")]
+    Refused(String),
     /// A restore would take it, and have something else then.
     #[error(
         "the archive is whole, but what a restore would load isn't what it says (digest {digest} instead of {received})"

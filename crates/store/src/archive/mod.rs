@@ -42,7 +42,7 @@ pub use loader::Loader;
 pub use refusal::{BadUuid, Fault, Refusal};
 pub(crate) use rules::INDEX_MAX;
 pub use rules::{Record, Rules};
-pub use verify::{Chunks, Tally, Unknown, Verified, verify, verify_part};
+pub use verify::{Chunks, Tally, Unknown, Verified, load, verify, verify_part};
 
 /// How much is gathered before it is written.
 const WRITE_SIZE: usize = 64 << 10;

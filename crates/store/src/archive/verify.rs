@@ -10,6 +10,7 @@ use wire::msgpack::{Record, RecordReader};
 use super::decode_header;
 use super::error::{Position, StateError};
 use super::kind::{Kind, is_later};
+use super::loader::Loader;
 use super::part::pick;
 use super::refusal::{Fault, Refusal};
 use super::rules::{INDEX_MAX, Rules};
@@ -128,6 +129,40 @@ pub fn verify_part(
     }
     verified.hash = hash.finalize().into();
     Ok(verified)
+}
+
+/// Loads a part of a state, or all of it, and refuses what [`verify_part`] would refuse.
+///
+/// # Errors
+/// As [`verify`].
+pub fn load(
+    state: impl Read,
+    unknown: Unknown,
+    part: Option<&RestorePart>,
+) -> Result<Loader, StateError> {
+    let mut reader = RecordReader::open(state)?;
+    let mut loader = Loader::new(decode_header(reader.header())?.min(INDEX_MAX));
+    let mut rules = Rules::default();
+    let mut room = Vec::new();
+    while let Some(record) = reader.next_record()? {
+        let Some(kind) = Kind::from_byte(record.kind) else {
+            if unknown == Unknown::Refuse || !is_later(record.kind) {
+                return Err(refused(&record, Refusal::Unrecognized(record.kind)));
+            }
+            continue;
+        };
+        let Some(part) = part else {
+            loader.add(record.kind, record.bytes)?;
+            continue;
+        };
+        // What is not loaded is judged all the same.
+        rules
+            .take(record.kind, record.bytes)
+            .and_then(|_| pick(part, kind, record.bytes, &mut room))
+            .map_err(|refusal| refused(&record, refusal))?
+            .map_or(Ok(()), |object| loader.add(record.kind, object))?;
+    }
+    Ok(loader)
 }
 
 fn refused(record: &Record<'_>, refusal: Refusal) -> StateError {
