@@ -8,6 +8,7 @@
 )]
 
 mod arguments;
+mod at_rest;
 mod bench;
 mod cargo;
 mod check;
@@ -54,8 +55,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "sim",
-        operands: "[SEED…] [--agents | --locks | --crowd] [--seeds N] [--minutes M] [--from SEED] [--seconds S] [--no-ledger]",
-        about: "whole clusters: named seeds with their traces, or the next N (200, with agents 100) behind the ledger's last, or for M minutes; --agents for those whose clients are agents, --locks for those whose clients take locks, --crowd for large pools of these, with times",
+        operands: "[SEED…] [--agents | --locks | --backups | --crowd] [--seeds N] [--minutes M] [--from SEED] [--seconds S] [--no-ledger]",
+        about: "whole clusters: named seeds with their traces, or the next N (200, with agents of either kind 100) behind the ledger's last, or for M minutes; --agents for those whose clients are agents, --locks for those whose clients take locks, --backups for those with snapshot agents, --crowd for large pools of these, with times",
         run: sim::sim,
     },
     Command {
@@ -99,6 +100,12 @@ const COMMANDS: &[Command] = &[
         operands: "[LINE…] [--cluster] [--runs N] [--quick] [--no-build] [--list]",
         about: "the speed table: target, measured, ceiling of the same run; --cluster for several servers only",
         run: bench::bench,
+    },
+    Command {
+        name: "at-rest",
+        operands: "[--no-build]",
+        about: "makes the list anew by which the linker puts together what runs in an agent at rest",
+        run: at_rest::at_rest,
     },
 ];
 

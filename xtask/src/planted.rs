@@ -1,7 +1,7 @@
 //! Bugs put in on purpose: the simulation must catch each of them, or it would not catch those that nobody put in.
 //!
 //! Each is a patch in [`FOLDER`] with a heading of two lines: what it breaks, and within how many seeds it must be caught,
-//! of which kind of lives if they are those with agents: `caught within 40 seeds of agents`, `of locks` or `of crowds`.
+//! of which kind of lives if they are those with agents: `caught within 40 seeds of agents`, `of locks`, `of backups` or `of crowds`.
 //! It is applied to a copy of the tree, which keeps its own build directory so that the next one builds quickly.
 
 use std::io::Write as _;
@@ -16,9 +16,6 @@ use crate::sim::{self, Kind};
 use crate::steps::Steps;
 
 const FOLDER: &str = "tests/sim/planted";
-
-/// Simulated seconds of each seed's life.
-const SECONDS: u64 = 120;
 
 /// Seeds that are run before looking whether the bug was caught.
 const BATCH: u64 = 20;
@@ -83,7 +80,7 @@ fn list() -> Result<Vec<Planted>> {
     Ok(all)
 }
 
-/// The line `caught within N seeds`, or `… of agents`, `… of locks` or `… of crowds`, before the patch itself.
+/// The line `caught within N seeds`, or `… of agents`, `… of locks`, `… of backups` or `… of crowds`, before the patch itself.
 fn seeds_of(patch: &str) -> Result<(u64, Kind)> {
     let heading = patch.lines().take_while(|line| !line.starts_with("--- "));
     let within = heading
@@ -93,6 +90,7 @@ fn seeds_of(patch: &str) -> Result<(u64, Kind)> {
             None => match rest.split_once(" seeds of ")? {
                 (number, "agents") => Some((number, Kind::Agents)),
                 (number, "locks") => Some((number, Kind::Locks)),
+                (number, "backups") => Some((number, Kind::Backups)),
                 (number, "crowds") => Some((number, Kind::Crowd)),
                 _ => None,
             },
@@ -216,13 +214,13 @@ fn catch(tree: &Tree, planted: &Planted, seeds: u64) -> Result<()> {
 
 fn first_failure(program: &Path, kind: Kind, seeds: u64) -> Result<Option<(u64, String)>> {
     let batch = match kind {
-        Kind::Keys | Kind::Agents | Kind::Locks => BATCH,
+        Kind::Keys | Kind::Agents | Kind::Locks | Kind::Backups => BATCH,
         Kind::Crowd => CROWDS,
     };
     let mut from = 0;
     while from < seeds {
         let to = seeds.min(from + batch);
-        let text = sim::run_seeds(program, from, to, SECONDS, kind.flags())?;
+        let text = sim::run_seeds(program, from, to, kind.seconds(), kind.flags())?;
         if let Some(first) = sim::read(&text)?.first {
             return Ok(Some(first));
         }

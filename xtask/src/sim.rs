@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Agents,
     /// Clusters with clients that take locks with sessions.
     Locks,
+    /// Clusters with snapshot agents.
+    Backups,
     /// Large pools of agents, in which little goes wrong and time is measured.
     Crowd,
 }
@@ -35,6 +37,7 @@ impl Kind {
             Self::Keys => Some("tests/sim/ledger.txt"),
             Self::Agents => Some("tests/sim/ledger-agents.txt"),
             Self::Locks => Some("tests/sim/ledger-locks.txt"),
+            Self::Backups => Some("tests/sim/ledger-backups.txt"),
             Self::Crowd => None,
         }
     }
@@ -45,6 +48,7 @@ impl Kind {
             Self::Keys => &[],
             Self::Agents => &["--agents"],
             Self::Locks => &["--locks"],
+            Self::Backups => &["--backups"],
             Self::Crowd => &["--crowd", "200"],
         }
     }
@@ -53,14 +57,19 @@ impl Kind {
     fn seeds(self) -> u64 {
         match self {
             Self::Keys | Self::Locks => 200,
-            Self::Agents => 100,
+            Self::Agents | Self::Backups => 100,
             Self::Crowd => 2,
         }
     }
-}
 
-/// Simulated seconds of each seed's life.
-const SECONDS: u64 = 120;
+    /// Simulated seconds of each seed's life: snapshots and failovers take longer than anything else.
+    pub(crate) fn seconds(self) -> u64 {
+        match self {
+            Self::Keys | Self::Agents | Self::Locks | Self::Crowd => 120,
+            Self::Backups => 400,
+        }
+    }
+}
 
 /// Every how manieth seed is run twice, to see that it repeats.
 const TWICE: u64 = 50;
@@ -72,7 +81,7 @@ const BATCH: u64 = 200;
 pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
     let seeds = arguments.number("--seeds")?;
     let minutes = arguments.number("--minutes")?;
-    let seconds = arguments.number("--seconds")?.unwrap_or(SECONDS);
+    let seconds = arguments.number("--seconds")?;
     let from = arguments.number("--from")?;
     let is_noted = !arguments.switch("--no-ledger");
     let kind = if arguments.switch("--crowd") {
@@ -81,9 +90,12 @@ pub(crate) fn sim(mut arguments: Arguments) -> Result<()> {
         Kind::Agents
     } else if arguments.switch("--locks") {
         Kind::Locks
+    } else if arguments.switch("--backups") {
+        Kind::Backups
     } else {
         Kind::Keys
     };
+    let seconds = seconds.unwrap_or(kind.seconds());
     let named = arguments.operands()?;
     let program = build(&root())?;
     if !named.is_empty() {
@@ -195,7 +207,7 @@ fn batch(
         println!("  again, with all that happened: cargo xtask sim SEED {flags}");
     }
     let is_figure = |line: &&str| {
-        ["catalogs ", "crowd: ", "locks: "]
+        ["catalogs ", "crowd: ", "locks: ", "snapshots: "]
             .iter()
             .any(|word| line.starts_with(word))
     };

@@ -151,6 +151,11 @@ impl Agent {
         }
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         // It may have ended by itself; then there is nothing to kill or to wait for.
