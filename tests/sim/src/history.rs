@@ -2,6 +2,7 @@
 //!
 //! A history knows nothing of servers, networks or disks: it can be written by hand, and the checkers' own tests do.
 
+pub mod backups;
 pub mod locks;
 
 use std::fmt;

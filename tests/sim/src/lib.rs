@@ -9,6 +9,7 @@
 //! `faults.rs` what goes wrong, `clients.rs` who asks.
 //! [`run_agents`] is another kind of life, in which the clients are agents that keep the catalog true: see `agents`.
 //! [`run_locks`] is one more, in which they take locks and places in semaphores with sessions that they renew: see `locks`.
+//! [`run_backups`] is one with snapshot agents, whose stores lie in the simulation too: see `backups`.
 //! A new fault is a line in `faults.rs`; a new promise a function in [`check`].
 //!
 //! What is deliberately absent: HTTP, sockets, threads and processes, which `crates/consul/tests` are for.
@@ -18,6 +19,7 @@ pub mod history;
 
 mod agents;
 pub mod archive;
+mod backups;
 mod clients;
 mod cluster;
 mod faults;
@@ -27,6 +29,7 @@ mod network;
 mod world;
 
 pub use agents::{AgentsReport, Crowd, crowd, run_agents};
+pub use backups::{BackupsReport, run_backups};
 pub use cluster::Counts;
 pub use life::{Course, Failure, Plan, Report, run};
 pub use locks::{LocksReport, run_locks};

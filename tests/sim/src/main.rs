@@ -12,9 +12,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use simulation::{Failure, Plan, crowd, run, run_agents, run_locks};
+use simulation::{Failure, Plan, crowd, run, run_agents, run_backups, run_locks};
 
-const USAGE: &str = "usage: simulation FROM TO [--agents | --locks | --crowd AGENTS] [--seconds S] [--threads N] [--trace] [--twice EVERY]";
+const USAGE: &str = "usage: simulation FROM TO [--agents | --locks | --backups | --crowd AGENTS] [--seconds S] [--threads N] [--trace] [--twice EVERY]";
 
 /// Whose lives; each kind has seeds of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ enum Kind {
     Agents,
     /// The clients take locks.
     Locks,
+    /// The clients are snapshot agents.
+    Backups,
     /// So many agents are a large pool in which little goes wrong.
     Crowd(usize),
 }
@@ -58,6 +60,7 @@ fn wish() -> Option<Wish> {
             "--twice" => wish.twice = words.next()?.parse().ok()?,
             "--agents" => wish.kind = Kind::Agents,
             "--locks" => wish.kind = Kind::Locks,
+            "--backups" => wish.kind = Kind::Backups,
             "--crowd" => wish.kind = Kind::Crowd(words.next()?.parse().ok()?),
             "--trace" => wish.trace = true,
             _ => return None,
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
                     total.simulated += lived.simulated;
                     total.converged = total.converged.max(lived.converged);
                     total.locks.add(&lived.locks);
+                    total.backups.add(&lived.backups);
                     total.seeds += 1;
                     total.failures += lived.failures;
                 }
@@ -106,6 +110,17 @@ fn main() -> ExitCode {
         println!(
             "locks: {} sessions, {} renewals, {} found gone, {} locks and {} places taken",
             locks.sessions, locks.renewals, locks.gone, locks.acquired, locks.entered
+        );
+    }
+    if wish.kind == Kind::Backups {
+        let backups = &total.backups;
+        println!(
+            "snapshots: {} published, {} removed, the lock taken {} times, {} restores; at most {:.1} s after the last fault there was a new one",
+            backups.published,
+            backups.removed,
+            backups.taken,
+            backups.restores,
+            total.converged.as_secs_f64()
         );
     }
     println!(
@@ -128,6 +143,7 @@ struct Total {
     /// How long it took at most until catalogs were true, where that is asked.
     converged: Duration,
     locks: Locks,
+    backups: Backups,
     seeds: u64,
     failures: u64,
 }
@@ -152,6 +168,24 @@ impl Locks {
     }
 }
 
+/// How much was done with snapshots.
+#[derive(Default, Clone, PartialEq)]
+struct Backups {
+    taken: usize,
+    published: usize,
+    removed: usize,
+    restores: usize,
+}
+
+impl Backups {
+    fn add(&mut self, other: &Self) {
+        self.taken += other.taken;
+        self.published += other.published;
+        self.removed += other.removed;
+        self.restores += other.restores;
+    }
+}
+
 /// What a life was like, as far as it is printed and compared.
 #[derive(PartialEq)]
 struct Lived {
@@ -159,6 +193,7 @@ struct Lived {
     simulated: Duration,
     converged: Duration,
     locks: Locks,
+    backups: Backups,
 }
 
 fn live(kind: Kind, plan: Plan) -> Result<Lived, Box<Failure>> {
@@ -167,6 +202,7 @@ fn live(kind: Kind, plan: Plan) -> Result<Lived, Box<Failure>> {
         simulated,
         converged: Duration::ZERO,
         locks: Locks::default(),
+        backups: Backups::default(),
     };
     Ok(match kind {
         Kind::Keys => {
@@ -191,6 +227,19 @@ fn live(kind: Kind, plan: Plan) -> Result<Lived, Box<Failure>> {
             };
             Lived {
                 locks,
+                ..lived(format!("{report:?}"), report.course.simulated)
+            }
+        }
+        Kind::Backups => {
+            let report = run_backups(plan)?;
+            Lived {
+                converged: report.recovered,
+                backups: Backups {
+                    taken: report.taken,
+                    published: report.published,
+                    removed: report.removed,
+                    restores: report.restores,
+                },
                 ..lived(format!("{report:?}"), report.course.simulated)
             }
         }
@@ -246,6 +295,7 @@ fn one(wish: &Wish, seed: u64) -> Total {
                 simulated: lived.simulated,
                 converged: lived.converged,
                 locks: lived.locks,
+                backups: lived.backups,
                 ..Total::default()
             }
         }

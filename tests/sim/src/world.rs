@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::check::Violation;
+use crate::history::backups::BackupHistory;
 use crate::history::locks::LockHistory;
 use crate::history::{Generation, History, Moment, Pause, SessionNumber};
 use crate::network::Network;
@@ -45,7 +46,8 @@ impl Death {
         self.coming.notify_waiters();
     }
 
-    async fn come(&self) {
+    /// Returns when it has come.
+    pub(crate) async fn come(&self) {
         let coming = self.coming.notified();
         if !self.has_come.load(Ordering::Acquire) {
             coming.await;
@@ -78,6 +80,7 @@ pub(crate) struct State {
     pub(crate) fronts: BTreeMap<usize, Front>,
     pub(crate) history: History,
     pub(crate) locks: LockHistory,
+    pub(crate) backups: BackupHistory,
     pub(crate) sessions: BTreeMap<Uuid, SessionNumber>,
     pub(crate) generations: Generation,
     pub(crate) values: u64,

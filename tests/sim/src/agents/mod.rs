@@ -57,6 +57,8 @@ pub(crate) struct Machine {
 /// An agent that runs.
 pub(crate) struct Agent {
     pub(crate) local: Local,
+    /// The servers, as it reaches them.
+    pub(crate) cluster: Cluster,
     gossip: Option<Gossip>,
     /// All that it does; what is dropped is never heard of again.
     tasks: JoinSet<()>,
@@ -120,6 +122,7 @@ impl Machine {
         match started.await {
             Ok(Ok(())) => Ok(Agent {
                 local,
+                cluster: Cluster::new(servers),
                 gossip,
                 tasks,
             }),
@@ -128,10 +131,10 @@ impl Machine {
         }
     }
 
-    async fn gossip(&self, chance: &mut ChaCha8Rng) -> Result<Gossip, String> {
-        let name = String::from_utf8_lossy(&self.name()).into_owned();
-        let identity = Identity {
-            node: name.clone(),
+    /// Who its agent is.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            node: String::from_utf8_lossy(&self.name()).into_owned(),
             datacenter: "dc1".to_owned(),
             id: String::new(),
             address: self.ip(),
@@ -141,11 +144,15 @@ impl Machine {
             prerelease: String::new(),
             revision: String::new(),
             build: String::new(),
-        };
+        }
+    }
+
+    async fn gossip(&self, chance: &mut ChaCha8Rng) -> Result<Gossip, String> {
+        let identity = self.identity();
         let config = gossip::Config {
             tags: identity.member(&agent::Settings::default()).tags,
             seed: chance.random(),
-            ..gossip::Config::new(name, pool_address(self.place), POOL)
+            ..gossip::Config::new(identity.node, pool_address(self.place), POOL)
         };
         let gossip = Gossip::start(config, self.network.pool_end(self.place)).await;
         gossip.map_err(|error| error.to_string())

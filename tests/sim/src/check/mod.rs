@@ -4,6 +4,7 @@
 //! [`check_locks`] by those with locks.
 //! To add one, write a function from [`History`] to [`Violation`] and a line in `PROMISES`.
 
+mod backups;
 pub mod catalog;
 mod linear;
 mod locks;
@@ -13,6 +14,7 @@ mod waking;
 
 use std::fmt;
 
+pub use backups::check_backups;
 pub use linear::{Checked, Verdict, check_key};
 pub use locks::check_locks;
 

@@ -1,0 +1,474 @@
+//! What must be true of snapshot agents, whatever went wrong meanwhile.
+//!
+//! All that counts is what was seen from outside: what processes asked their agents and the stores, and what they were
+//! told. A snapshot is one name; it may lie in several stores.
+//!
+//! The one race that is allowed: between the answer that says that the lock is still held and the moment in which a
+//! snapshot gets its name, the process may stand still, or the store take its time, and another may have begun to save.
+//! Then there are two in one interval; so [`spaced`] asks only of snapshots that could be known of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use backup::Name;
+
+use super::Violation;
+use crate::history::Moment;
+use crate::history::backups::{BackupHistory, Event, Process, Span, Store, What};
+
+/// How long it takes at most, when servers and stores are well, until somebody has the lock whose holder has gone:
+/// its session ends after twice its TTL at most (30 s), the lock-delay is 15 s, who waits tries again every 5 s, and
+/// each of those is a call that may have to wait for an election.
+const FAILOVER: Duration = Duration::from_secs(75);
+
+/// How long it takes at most, when all is well, from the start of a snapshot until it has its name.
+const SAVE: Duration = Duration::from_secs(5);
+
+/// What is lost at most through pauses that failures before have lengthened, beside an interval.
+const RETRIES: Duration = Duration::from_secs(70);
+
+/// By how much the start of a snapshot may be seen later than its agent counts.
+const BLUR: Duration = Duration::from_secs(1);
+
+/// A snapshot that got its name somewhere.
+#[derive(Debug, Clone)]
+struct Snapshot {
+    process: Process,
+    name: Name,
+    /// When the servers were asked for it.
+    start: Moment,
+    /// Where, and from when on it was there.
+    stores: BTreeMap<Store, Moment>,
+    /// Whether its process knows that it is there.
+    is_known: bool,
+}
+
+/// The first promise that was broken, if any; else how long it took until there was a new snapshot when nothing went
+/// wrong any more.
+///
+/// # Errors
+/// That promise.
+pub fn check_backups(history: &BackupHistory) -> Result<Duration, Violation> {
+    published_with_the_lock(history)?;
+    let snapshots = snapshots(history)?;
+    restorable(history)?;
+    complete(history, &snapshots)?;
+    rotated(history, &snapshots)?;
+    spaced(history, &snapshots)?;
+    none_missed(history, &snapshots)?;
+    go_on(history, &snapshots)
+}
+
+fn ns(time: Duration) -> Moment {
+    Moment::try_from(time.as_nanos()).unwrap_or(Moment::MAX)
+}
+
+fn seconds(moment: Moment) -> f64 {
+    Duration::from_nanos(moment).as_secs_f64()
+}
+
+/// All snapshots that got a name, by the start of their making.
+fn snapshots(history: &BackupHistory) -> Result<Vec<Snapshot>, Violation> {
+    let mut by_name: BTreeMap<Name, Snapshot> = BTreeMap::new();
+    let mut starts: BTreeMap<Process, Moment> = BTreeMap::new();
+    for event in &history.events {
+        match &event.what {
+            What::Saves => {
+                starts.insert(event.process, event.called);
+            }
+            What::Publishes {
+                store,
+                name,
+                visible: Some(visible),
+                ..
+            } => {
+                let start = starts.get(&event.process).copied().ok_or_else(|| {
+                    Violation::new(
+                        "snapshots come from servers",
+                        format!("process {} publishes {name} of its own", event.process),
+                    )
+                })?;
+                let snapshot = by_name.entry(*name).or_insert_with(|| Snapshot {
+                    process: event.process,
+                    name: *name,
+                    start,
+                    stores: BTreeMap::new(),
+                    is_known: false,
+                });
+                if snapshot.process != event.process || snapshot.stores.contains_key(store) {
+                    return Err(Violation::new(
+                        "names are unique",
+                        format!(
+                            "processes {} and {} have both published {name}",
+                            snapshot.process, event.process
+                        ),
+                    ));
+                }
+                snapshot.stores.insert(*store, *visible);
+                snapshot.is_known |= event.returned.is_some();
+            }
+            _ => {}
+        }
+    }
+    let mut all: Vec<Snapshot> = by_name.into_values().collect();
+    all.sort_by_key(|snapshot| (snapshot.start, snapshot.name));
+    Ok(all)
+}
+
+/// What a process may know of the lock, as its answers come.
+#[derive(Debug, Default)]
+struct Tenure {
+    /// The session with which it asked for the lock last.
+    session: String,
+    /// When it was seen to hold it last: when that was asked, and answered.
+    seen: Option<(Moment, Moment)>,
+    /// When it was told that it doesn't any more.
+    lost: Option<Moment>,
+}
+
+impl Tenure {
+    fn hears(&mut self, event: &Event, returned: Moment) {
+        match &event.what {
+            What::Takes { session, .. } if *session != self.session => {
+                *self = Self {
+                    session: session.clone(),
+                    ..Self::default()
+                };
+            }
+            What::Reads {
+                consistent: true,
+                holder: Some(holder),
+            } if !self.session.is_empty() => {
+                if *holder == self.session {
+                    self.seen = Some((event.called, returned));
+                } else if self.seen.is_some() {
+                    self.lost.get_or_insert(returned);
+                }
+            }
+            What::Renews {
+                session,
+                gone: true,
+            } if *session == self.session => {
+                self.lost.get_or_insert(returned);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Before a snapshot gets its name or an old one goes, the lock was read when all of the snapshot was there, and found to
+/// be held; and nothing has told the process before that it wasn't any more.
+fn published_with_the_lock(history: &BackupHistory) -> Result<(), Violation> {
+    // Answers in the order in which they came.
+    let mut answers: Vec<(Moment, usize)> = Vec::new();
+    for (place, event) in history.events.iter().enumerate() {
+        let is_of_lock = matches!(
+            event.what,
+            What::Takes { .. } | What::Reads { .. } | What::Renews { .. }
+        );
+        if is_of_lock && let Some(returned) = event.returned {
+            answers.push((returned, place));
+        }
+    }
+    answers.sort_unstable();
+    let mut answers = answers.into_iter().peekable();
+    let mut tenures: BTreeMap<Process, Tenure> = BTreeMap::new();
+    for event in &history.events {
+        while let Some((returned, place)) =
+            answers.next_if(|(returned, _)| *returned <= event.called)
+        {
+            let heard = &history.events[place];
+            tenures
+                .entry(heard.process)
+                .or_default()
+                .hears(heard, returned);
+        }
+        let (filled, what) = match &event.what {
+            What::Publishes { filled, name, .. } => (Some(*filled), format!("publishes {name}")),
+            What::Removes { name, .. } => (None, format!("removes {name}")),
+            _ => continue,
+        };
+        let tenure = tenures.entry(event.process).or_default();
+        let is_confirmed = match (filled, tenure.seen) {
+            (_, None) => false,
+            (Some(filled), Some((called, _))) => called >= filled,
+            (None, Some(_)) => true,
+        };
+        // In the same moment it may not have come to the process.
+        let is_lost = tenure.lost.is_some_and(|lost| lost < event.called);
+        if !is_confirmed || is_lost {
+            return Err(Violation::new(
+                "nothing is published or removed without the lock",
+                format!(
+                    "process {} {what} at {:.3}, all was there at {:?}; of the lock it knows: {tenure:?}",
+                    event.process,
+                    seconds(event.called),
+                    filled.map(seconds)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Every snapshot that got a name can be loaded as a restore would load it.
+fn restorable(history: &BackupHistory) -> Result<(), Violation> {
+    let mut held = history.held.iter();
+    match held.find_map(|held| held.fault.as_ref().map(|fault| (held, fault))) {
+        None => Ok(()),
+        Some((held, fault)) => Err(Violation::new(
+            "what is published can be restored",
+            format!("{} in store {}: {fault}", held.name, held.store),
+        )),
+    }
+}
+
+/// A snapshot holds what was acknowledged before it was begun, unless a restore came in between. Who may be asked that
+/// doesn't lead promises nothing.
+fn complete(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Violation> {
+    if history.stale {
+        return Ok(());
+    }
+    let starts: BTreeMap<Name, Moment> = snapshots
+        .iter()
+        .map(|snapshot| (snapshot.name, snapshot.start))
+        .collect();
+    for held in &history.held {
+        let Some(start) = starts.get(&held.name).copied() else {
+            continue;
+        };
+        // What is restored between the two may be in it or not.
+        let filled = history.events.iter().find_map(|event| match event.what {
+            What::Publishes { name, filled, .. } if name == held.name => Some(filled),
+            _ => None,
+        });
+        let filled = filled.unwrap_or(Moment::MAX);
+        let since = |called| {
+            let mut restores = history.restores.iter();
+            restores.any(|restore| restore.meets(called, filled))
+        };
+        let mut writes = history.writes.iter();
+        let missing = writes.find(|write| {
+            write.returned < start && !held.keys.contains(&write.key) && !since(write.called)
+        });
+        if let Some(missing) = missing {
+            return Err(Violation::new(
+                "a snapshot holds what was acknowledged before",
+                format!(
+                    "{}, begun at {:.3}, hasn't {missing:?}",
+                    held.name,
+                    seconds(start)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What goes is what the rule doesn't keep of that which the process has last seen there; and what stays in its place was
+/// begun later, not only numbered so.
+fn rotated(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Violation> {
+    let property = "rotation takes only what is older than what it keeps";
+    let by_name: BTreeMap<Name, &Snapshot> = snapshots
+        .iter()
+        .map(|snapshot| (snapshot.name, snapshot))
+        .collect();
+    let mut lists: BTreeMap<(Process, Store), (Moment, &[Name])> = BTreeMap::new();
+    for event in &history.events {
+        match &event.what {
+            What::Lists { store, names } if event.returned.is_some() => {
+                lists.insert((event.process, *store), (event.called, names));
+            }
+            What::Removes { store, name, .. } => {
+                let retention = history.retentions.get(*store).copied().unwrap_or_default();
+                let seen = lists.get(&(event.process, *store));
+                let (_, seen) = seen.copied().unwrap_or((0, &[]));
+                let expired: BTreeSet<Name> = retention.expired(seen).into_iter().collect();
+                if !expired.contains(name) {
+                    return Err(Violation::new(
+                        property,
+                        format!(
+                            "process {} removes {name} from store {store}, of {seen:?} by {retention:?}",
+                            event.process
+                        ),
+                    ));
+                }
+                let Some(removed) = by_name.get(name) else {
+                    continue;
+                };
+                let kept = seen.iter().filter(|name| !expired.contains(name));
+                let mut kept = kept.filter_map(|name| by_name.get(name));
+                let older = kept.find(|kept| {
+                    let was_there = kept.stores.get(store).copied().unwrap_or(Moment::MAX);
+                    // Made at the same time, neither could know of the other's number.
+                    kept.start < removed.start && was_there < removed.start
+                });
+                if let Some(older) = older {
+                    return Err(Violation::new(
+                        property,
+                        format!(
+                            "process {} removes {name}, begun at {:.3}, and keeps {}, begun at {:.3}",
+                            event.process,
+                            seconds(removed.start),
+                            older.name,
+                            seconds(older.start)
+                        ),
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// An interval lies between the starts of two snapshots, if who began the second could know of the first: it took it and
+/// was told so, or it has listed a store where that was, since it got the lock.
+///
+/// Where clocks are wrong, a number tells nobody when it was given, and only one's own snapshots count.
+fn spaced(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Violation> {
+    let least = ns(history.interval.saturating_sub(BLUR));
+    for (place, later) in snapshots.iter().enumerate() {
+        let taken = last_taken(history, later.process, later.start);
+        for earlier in snapshots[..place].iter().rev() {
+            if later.start - earlier.start >= least {
+                break;
+            }
+            let is_own = earlier.process == later.process && earlier.is_known;
+            let knows = if history.clocks_are_wrong {
+                is_own && taken <= earlier.start
+            } else {
+                is_own || has_seen(history, later, earlier, taken)
+            };
+            if knows {
+                return Err(Violation::new(
+                    "there is one snapshot in an interval",
+                    format!(
+                        "{} of process {} was begun at {:.3}, {} of process {} at {:.3}",
+                        earlier.name,
+                        earlier.process,
+                        seconds(earlier.start),
+                        later.name,
+                        later.process,
+                        seconds(later.start)
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// When a process got the lock last before a moment.
+fn last_taken(history: &BackupHistory, process: Process, before: Moment) -> Moment {
+    let taken = history.events.iter().filter_map(|event| {
+        let is_so = event.process == process && matches!(event.what, What::Takes { .. });
+        is_so.then_some(event.returned?)
+    });
+    taken.filter(|taken| *taken <= before).max().unwrap_or(0)
+}
+
+/// Whether a process has seen a snapshot in a store since it got the lock, before it began another.
+fn has_seen(history: &BackupHistory, later: &Snapshot, earlier: &Snapshot, taken: Moment) -> bool {
+    history.events.iter().any(|event| {
+        let What::Lists { names, .. } = &event.what else {
+            return false;
+        };
+        event.process == later.process
+            && event.called >= taken
+            && event
+                .returned
+                .is_some_and(|returned| returned <= later.start)
+            && names.contains(&earlier.name)
+    })
+}
+
+/// From one snapshot to the next it takes an interval, and a failover for each agent that went or stood still meanwhile:
+/// so a failover costs no more than one snapshot where it takes no longer than an interval.
+///
+/// What goes wrong with servers and stores isn't looked at; [`go_on`] does so for the time when it is over.
+fn none_missed(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Violation> {
+    let Some(peace) = history.peace else {
+        return Ok(());
+    };
+    let ends = history
+        .events
+        .iter()
+        .filter(|event| event.what == What::Ended);
+    let ends = ends.map(|event| (event.called, 0));
+    let stops = history
+        .stops
+        .iter()
+        .map(|(_, span)| (span.from, span.to - span.from));
+    let mut mishaps: Vec<(Moment, Moment)> = ends.chain(stops).collect();
+    mishaps.sort_unstable();
+    let begun = history.events.first().map(|event| event.called);
+    let starts = begun
+        .into_iter()
+        .chain(snapshots.iter().map(|snapshot| snapshot.start));
+    let starts = starts.filter(|start| *start < peace.to);
+    let starts: Vec<Moment> = starts.chain([peace.to]).collect();
+    for pair in starts.windows(2) {
+        let (from, to) = (pair[0], pair[1]);
+        let meets = |span: &Span| span.meets(from, to);
+        if history.troubles.iter().any(meets) || history.restores.iter().any(meets) {
+            continue;
+        }
+        // One that began before this gap may have left nobody with the lock.
+        let reach = from.saturating_sub(ns(FAILOVER));
+        let meanwhile = mishaps
+            .iter()
+            .filter(|(at, lasted)| at + lasted >= reach && *at <= to);
+        let allowance: Moment = meanwhile.map(|(_, lasted)| ns(FAILOVER) + lasted).sum();
+        let most = ns(history.interval + SAVE) + allowance;
+        if to - from > most {
+            return Err(Violation::new(
+                "a failover costs one snapshot at most",
+                format!(
+                    "none is begun between {:.3} and {:.3}, and {:.0} s would be enough",
+                    seconds(from),
+                    seconds(to),
+                    seconds(most)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// When nothing goes wrong any more, there is a new snapshot in every store, and then one every interval.
+fn go_on(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<Duration, Violation> {
+    let Some(peace) = history.peace else {
+        return Ok(Duration::ZERO);
+    };
+    let mut recovered = 0;
+    for store in 0..history.retentions.len() {
+        let visible = snapshots
+            .iter()
+            .filter(|snapshot| snapshot.start >= peace.from)
+            .filter_map(|snapshot| snapshot.stores.get(&store).copied());
+        let mut visible: Vec<Moment> = visible.filter(|at| *at < peace.to).collect();
+        visible.sort_unstable();
+        let first = visible.first().copied().unwrap_or(peace.to);
+        recovered = recovered.max(first - peace.from);
+        let until_first = history.interval * 2 + FAILOVER + RETRIES + SAVE;
+        let mut last = peace.from;
+        let mut most = ns(until_first);
+        for next in visible.into_iter().chain([peace.to]) {
+            if next - last > most {
+                return Err(Violation::new(
+                    "snapshots go on when nothing goes wrong any more",
+                    format!(
+                        "none comes to store {store} between {:.3} and {:.3}, since {:.3} all is well",
+                        seconds(last),
+                        seconds(next),
+                        seconds(peace.from)
+                    ),
+                ));
+            }
+            last = next;
+            most = ns(history.interval + SAVE);
+        }
+    }
+    Ok(Duration::from_nanos(recovered))
+}
