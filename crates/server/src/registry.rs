@@ -1,6 +1,6 @@
 //! Which question is answered by which read of the store: one line each.
 
-use model::{Answer, Ask, Authority, Question, Text};
+use model::{Answer, Ask, Authority, QueryExplain, Question, Text};
 use store::{Found, Read, View, Watch};
 
 /// Asks the store for someone.
@@ -49,6 +49,30 @@ fn answer<Q: Read>(
 ) -> Found<Answer> {
     let found = question.read_for(view, watch, reader);
     found.map(<Q as Ask>::wrap)
+}
+
+/// That a prepared query isn't there or can't be had like this, which is everybody's to know: the original looks for it
+/// before it looks at the token.
+pub(crate) fn unresolved(question: &Question, view: &View) -> Option<Answer> {
+    let explained = |query: &Text| {
+        let question = QueryExplain {
+            query: query.clone(),
+        };
+        question.read(view, &mut Watch::off()).answer.err()
+    };
+    match question {
+        Question::QueryGet(question) => {
+            let found = question.read(view, &mut Watch::off()).answer;
+            found.err().map(|error| Answer::QueryGet(Err(error)))
+        }
+        Question::QueryExplain(QueryExplain { query }) => {
+            explained(query).map(|error| Answer::QueryExplain(Err(error)))
+        }
+        Question::QueryExecute(question) => {
+            explained(&question.query).map(|error| Answer::QueryExecute(Err(error)))
+        }
+        _ => None,
+    }
 }
 
 /// The token that is used in place of the asker's; only a prepared query brings one.

@@ -1017,6 +1017,57 @@ fn granted(operated: Result<Operated, Error>) -> Resolved {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_query_that_is_missing_is_missing_whatever_the_token_is() {
+    let ruled = Ruled::start(false, &[]).await;
+    let query = PreparedQuery {
+        name: text("there"),
+        service: QueryService {
+            service: text("web"),
+            ..QueryService::default()
+        },
+        ..PreparedQuery::default()
+    };
+    let create = QuerySet {
+        query,
+        create: true,
+    };
+    let created = ruled
+        .write("root", Command::QuerySet(Box::new(create)))
+        .await;
+    let Ok(Reply::Id(there)) = created else {
+        panic!("{created:?}");
+    };
+    for token in ["deny", "gone"] {
+        let ask = async |name: &str, id: Uuid| {
+            let query = text(name);
+            let execution = Execution {
+                datacenter: text("dc1"),
+                source: QuerySource::default(),
+                limit: 0,
+                portion: Portion::Whole,
+                seed: 0,
+            };
+            let explain = QueryExplain {
+                query: query.clone(),
+            };
+            let execute = QueryExecute { query, execution };
+            [
+                ruled.read(token, QueryGet { id }).await.map(|it| it.err()),
+                ruled.read(token, explain).await.map(|it| it.err()),
+                ruled.read(token, execute).await.map(|it| it.err()),
+            ]
+        };
+        let missing = Error::NotFound("Query not found".to_owned());
+        for told in ask("missing", Uuid::from_u128(7)).await {
+            assert_eq!(told, Ok(Some(missing.clone())), "{token}");
+        }
+        for told in ask("there", model::parse_uuid(&there).unwrap()).await {
+            assert!(told.is_err(), "{token}: {told:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_agents_are_told_of_tokens() {
     let ruled = Ruled::start(false, &[("t", r#"key "a" { policy = "read" }"#)]).await;
     let resolve = |token: &'static str| ruled.operate(token, Operation::ResolveToken);
