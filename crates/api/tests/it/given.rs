@@ -533,9 +533,9 @@ pub(crate) fn agent_judging(local: ::agent::Local, tokens: ::agent::Tokens) -> A
     journal.push(Severity::Info, "2016/11/22 06:33:49 [INFO] agent: hello");
     journal.push(Severity::Debug, "2016/11/22 06:33:50 [DEBUG] agent: psst");
     let (wishes, mut wished) = tokio::sync::mpsc::channel(1);
-    // The transcripts have no runtime of their own; this ends with the agent.
-    std::thread::spawn(move || {
-        while let Some(wish) = wished.blocking_recv() {
+    // On the runtime of whoever asks, so that no answer is there before somebody waits for it; this ends with the agent.
+    tokio::spawn(async move {
+        while let Some(wish) = wished.recv().await {
             let (answer, outcome) = match wish {
                 Wish::Leave(answer) => (answer, Ok(())),
                 Wish::Reload(answer) => (answer, Err("Config has invalid keys: x".to_owned())),

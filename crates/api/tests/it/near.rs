@@ -9,8 +9,8 @@ use testkit::{Asked, Fake, FakeCluster};
 
 use crate::given;
 
-#[test]
-fn long_lists_ask_for_all_coordinates_and_keep_the_order_of_equals() {
+#[tokio::test]
+async fn long_lists_ask_for_all_coordinates_and_keep_the_order_of_equals() {
     let names: Vec<String> = (0..300).map(|number| format!("n{number:03}")).collect();
     // Thirty places, each a little farther away than the one before; every tenth node was never measured.
     let place = |number: usize| Some(number % 30).filter(|_| number % 10 != 7);

@@ -27,8 +27,7 @@ use api::Config;
 use api::http::{Reaction, Request, Response, ResponseBody, Service};
 use bytes::Bytes;
 use futures::StreamExt;
-use model::Peers;
-use model::Text;
+use model::{Command, Peers, Question, Text, TokenId};
 use rpc::{Consistency, Meta, ReadOptions, WriteOptions};
 use testkit::{Asked, FakeCluster};
 
@@ -124,14 +123,14 @@ fn play(script: &str) -> String {
             let request =
                 Request::new(&method, target, &headers, body.unwrap_or_default().into()).unwrap();
             let tokens = judged.clone().map_or(Tokens::unjudged(), given::tokens);
-            let agent = given::agent_where(tokens);
-            let service = api::service(fake.cluster(), agent, config.clone());
             // A question that waits looks at the clock as soon as it is asked.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build()
                 .unwrap();
             let entered = runtime.enter();
+            let agent = given::agent_where(tokens);
+            let service = api::service(fake.cluster(), agent, config.clone());
             let reaction = service.call(request);
             drop(entered);
             let (how, response) = settle(&runtime, reaction);
@@ -231,7 +230,11 @@ fn shown_question(asked: &Asked) -> String {
                 index,
                 wait,
             } = options;
-            let mut text = format!("{question:?}");
+            let mut text = match question {
+                // It doesn't show its id itself.
+                Question::AclInfo(info) => format!("AclInfo(AclInfo {{ id: {:?} }})", info.id),
+                question => format!("{question:?}"),
+            };
             if *consistency != Consistency::Default {
                 write!(text, " {consistency:?}").unwrap();
             }
@@ -241,7 +244,11 @@ fn shown_question(asked: &Asked) -> String {
             text + &from(token, datacenter)
         }
         Asked::Write(command, WriteOptions { token, datacenter }) => {
-            let text = format!("{command:?}");
+            let text = match command {
+                // Nor does this one.
+                Command::AclDelete(TokenId(id)) => format!("AclDelete({id:?})"),
+                command => format!("{command:?}"),
+            };
             let text = if text.len() > 2_000 {
                 format!("{}…", &text[..200])
             } else {
