@@ -224,6 +224,7 @@ mod tests {
     use std::thread::JoinHandle;
 
     use api::http::{Engine, Listener, Reaction, Request, Response, StatusCode};
+    use client::{Address, Client, Config, QueryOptions, Tls};
     use rpc::tls;
     use testkit::{Authority, Pair};
     use tokio::sync::oneshot;
@@ -622,5 +623,44 @@ mod tests {
             "{}",
             printed.output
         );
+    }
+
+    #[test]
+    fn authorities_can_be_a_folder_of_files() {
+        let agent = Secure::start(&["127.0.0.1"], false);
+        let foreign = Authority::new();
+        let get = |folder: &Path| {
+            let client = Client::new(Config {
+                address: Address::Https(agent.address.clone()),
+                tls: Tls {
+                    ca_path: Some(folder.to_owned()),
+                    ..Tls::default()
+                },
+                ..Config::default()
+            })
+            .map_err(|why| why.to_string())?;
+            super::wait_for(async {
+                let answer = client.kv_get("k", &QueryOptions::default()).await;
+                answer.map(drop).map_err(|why| why.to_string())
+            })
+        };
+        let room = tempfile::tempdir().unwrap();
+        let folder = room.path();
+        let shown = folder.display();
+        let read = |what: &str, why: &str| Err(format!("CA file {what}: {why}"));
+        std::fs::create_dir(folder.join("folder")).unwrap();
+        std::fs::write(folder.join(".hidden"), "x").unwrap();
+        let empty = get(folder);
+        std::fs::copy(foreign.file(), folder.join("a.pem")).unwrap();
+        let refused = get(folder).unwrap_err();
+        assert!(refused.contains("invalid peer certificate"), "{refused}");
+        std::fs::copy(agent.authority.file(), folder.join("b.pem")).unwrap();
+        assert_eq!(get(folder), Ok(()));
+        std::fs::write(folder.join("c.pem"), "x").unwrap();
+        let bad = get(folder).unwrap_err();
+        assert!(bad.contains(&format!("{shown}/c.pem")), "{bad}");
+        assert_eq!(empty, read(&shown.to_string(), "no file is in this folder"));
+        let gone = get(&folder.join("gone")).unwrap_err();
+        assert!(gone.contains(&format!("{shown}/gone")), "{gone}");
     }
 }

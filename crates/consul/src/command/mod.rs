@@ -86,6 +86,8 @@ pub enum Command {
     Reload,
     /// `rtt`
     Rtt,
+    /// `snapshot agent`
+    SnapshotAgent,
     /// `snapshot diff`
     SnapshotDiff,
     /// `snapshot inspect`
@@ -137,6 +139,7 @@ impl Command {
         Self::OperatorRaft,
         Self::Reload,
         Self::Rtt,
+        Self::SnapshotAgent,
         Self::SnapshotDiff,
         Self::SnapshotInspect,
         Self::SnapshotRestore,
@@ -173,6 +176,7 @@ impl Command {
             Self::OperatorRaft => &operator::RAFT,
             Self::Reload => &reload::SYNTAX,
             Self::Rtt => &rtt::SYNTAX,
+            Self::SnapshotAgent => &snapshot::agent::SYNTAX,
             Self::SnapshotDiff => &snapshot::DIFF,
             Self::SnapshotInspect => &snapshot::INSPECT,
             Self::SnapshotRestore => &snapshot::RESTORE,
@@ -209,6 +213,7 @@ impl Command {
             Self::OperatorRaft => operator::raft(parsed, console),
             Self::Reload => reload::run(parsed, console),
             Self::Rtt => rtt::run(parsed, console),
+            Self::SnapshotAgent => snapshot::agent::run(parsed, console),
             Self::SnapshotDiff => snapshot::diff(parsed, console),
             Self::SnapshotInspect => snapshot::inspect(parsed, console),
             Self::SnapshotRestore => snapshot::restore(parsed, console),
@@ -475,6 +480,7 @@ mod tests {
             (Command::OperatorRaft, &[&flag, "-list-peers"]),
             (Command::Reload, &[&flag]),
             (Command::Rtt, &[&flag, "a", "b"]),
+            (Command::SnapshotAgent, &["-config-file=/nonexistent.json"]),
             (Command::SnapshotDiff, &["/nonexistent", "/nonexistent"]),
             (Command::SnapshotInspect, &["/nonexistent"]),
             (Command::SnapshotRestore, &[&flag, "/nonexistent"]),

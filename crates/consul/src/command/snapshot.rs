@@ -1,5 +1,6 @@
 //! `consul snapshot`: a file for each of its commands, and what they have in common.
 
+pub(super) mod agent;
 mod compare;
 mod inspect;
 mod progress;

@@ -11,5 +11,6 @@ mod names;
 mod process;
 mod services;
 mod signals;
+mod snapshot_agent;
 mod snapshots;
 mod watches;
