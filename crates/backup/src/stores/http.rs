@@ -180,6 +180,8 @@ fn heard(body: reqwest::Body, silence: Duration) -> BoxStream<'static, Result<By
             }
         }
     })
+    // Who collects it asks once more at the end.
+    .fuse()
     .boxed()
 }
 

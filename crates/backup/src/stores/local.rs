@@ -155,7 +155,7 @@ impl Local {
                 Err(why) => Some((Err(why), None)),
             }
         });
-        Ok(pieces.boxed())
+        Ok(pieces.fuse().boxed())
     }
 
     fn remove_now(&self, name: Name) -> Result<(), StoreError> {

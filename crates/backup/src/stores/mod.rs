@@ -215,8 +215,12 @@ pub fn open_with(
 ///
 /// # Errors
 /// [`StoreError::Settings`] if the settings can't be, or there can't be such a key.
-pub fn open_object(destination: &Destination, key: &str) -> Result<Box<dyn Store>, StoreError> {
-    match objects(destination, &of_process, Patience::default())? {
+pub fn open_object(
+    destination: &Destination,
+    key: &str,
+    environment: Environment<'_>,
+) -> Result<Box<dyn Store>, StoreError> {
+    match objects(destination, environment, Patience::default())? {
         Ok(objects) => Ok(Box::new(objects.at(key)?)),
         Err(folder) => {
             let folder = folder.display();

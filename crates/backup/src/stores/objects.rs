@@ -1,6 +1,7 @@
 //! Objects in a bucket, whichever cloud it belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
+use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, UploadPart};
 use tokio::time::timeout;
@@ -116,23 +118,25 @@ impl Objects {
             let mut failures = 0;
             loop {
                 let mut pages = self.store.list_with_offset(Some(&self.prefix), &after);
-                let failed = loop {
-                    match step(&what, self.patience.request, pages.try_next()).await {
-                        Ok(None) => return Ok(()),
-                        Ok(Some(object)) => {
+                let why = loop {
+                    let longest = self.patience.request;
+                    match timeout(longest, pages.try_next()).await {
+                        Ok(Ok(None)) => return Ok(()),
+                        Ok(Ok(Some(object))) => {
                             listed.add(&object, &self.prefix, &what)?;
                             if object.location > after {
                                 after = object.location;
                                 failures = 0;
                             }
                         }
-                        Err(why) => break why,
+                        Ok(Err(why)) => break why,
+                        Err(_) => return Err(StoreError::failed(&what, Late(longest))),
                     }
                 };
-                // What was listed so far is not asked for again.
+                // A page that broke off is asked for again, and nothing that was listed so far.
                 failures += 1;
-                if failures > PAGE_RETRIES || !matches!(failed, StoreError::Failed { .. }) {
-                    return Err(failed);
+                if failures > PAGE_RETRIES || !is_broken_off(&why) {
+                    return Err(told(what.clone(), why));
                 }
             }
         };
@@ -168,6 +172,7 @@ impl Objects {
                 }
             }
         })
+        .fuse()
         .boxed())
     }
 
@@ -438,11 +443,7 @@ impl Parts {
             // Who may write need not be allowed to look.
             (Ok(()), _) => Ok(()),
             // The answer was lost, not the request: only we give this name, and all of it is there.
-            (Err(StoreError::Failed { .. }), Ok(shown))
-                if self.is_new && shown.size == self.sent =>
-            {
-                Ok(())
-            }
+            (Err(_), Ok(shown)) if self.is_new && shown.size == self.sent => Ok(()),
             (Err(why), _) => Err(why),
         }
     }
@@ -473,6 +474,18 @@ async fn step<T>(
         Ok(Err(why)) => Err(told(what.to_owned(), why)),
         Err(_) => Err(StoreError::failed(what, Late(longest))),
     }
+}
+
+/// Whether an answer ended too early, for which the library doesn't ask once more.
+fn is_broken_off(why: &object_store::Error) -> bool {
+    let mut below: Option<&(dyn Error + 'static)> = Some(why);
+    while let Some(inner) = below {
+        if let Some(why) = inner.downcast_ref::<HttpError>() {
+            return why.kind() == HttpErrorKind::Interrupted;
+        }
+        below = inner.source();
+    }
+    false
 }
 
 #[derive(Debug, thiserror::Error)]

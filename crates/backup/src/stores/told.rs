@@ -9,28 +9,47 @@ const TEXT_MAX: usize = 300;
 
 /// What a store said to a request.
 pub(super) fn told(what: String, why: object_store::Error) -> StoreError {
-    use object_store::Error;
-    let text = chain(&why);
-    let code = element(&text, "Code").unwrap_or_default();
-    if let Some(advice) = advice(code, &text) {
-        let why = match element(&text, "Message") {
-            Some(message) => format!("{advice} (the store says: {})", shortened(message)),
-            None if code.is_empty() => advice.to_owned(),
-            None => format!("{advice} (the store says: {})", shortened(code)),
-        };
-        return StoreError::Failed { what, why };
+    let mut below: Option<&(dyn Error + 'static)> = Some(&why);
+    while let Some(inner) = below {
+        if let Some(Told(why)) = inner.downcast_ref() {
+            let why = why.clone();
+            return StoreError::Failed { what, why };
+        }
+        below = inner.source();
     }
-    let said = match element(&text, "Message") {
-        Some(message) => shortened(&format!("{code}: {message}")),
-        None => shortened(&text),
-    };
+    let (said, is_advice) = explained(&chain(&why));
+    if is_advice {
+        return StoreError::Failed { what, why: said };
+    }
+    use object_store::Error as Kind;
     match why {
-        Error::NotFound { path, .. } => StoreError::NotFound(path),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+        Kind::NotFound { path, .. } => StoreError::NotFound(path),
+        Kind::PermissionDenied { .. } | Kind::Unauthenticated { .. } => {
             StoreError::Refused { what, why: said }
         }
         _ => StoreError::Failed { what, why: said },
     }
+}
+
+/// Something that is a line for people already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Told(pub(super) String);
+
+/// The line for people, and whether it says what to do.
+pub(super) fn explained(text: &str) -> (String, bool) {
+    let code = element(text, "Code").unwrap_or_default();
+    let message = element(text, "Message");
+    let Some(advice) = advice(code, text) else {
+        let said = message.map(|message| format!("{code}: {message}"));
+        return (shortened(said.as_deref().unwrap_or(text)), false);
+    };
+    let said = match message {
+        Some(message) => format!("{advice} (the store says: {})", shortened(message)),
+        None if code.is_empty() => advice.to_owned(),
+        None => format!("{advice} (the store says: {})", shortened(code)),
+    };
+    (said, true)
 }
 
 /// What to do about it, for what people run into. The clouds' codes first, since their texts change.
@@ -41,6 +60,7 @@ fn advice(code: &str, text: &str) -> Option<&'static str> {
         "NoSuchBucket" | "ContainerNotFound" | "InvalidBucketName" => {
             "there is no such bucket; make it, or mend its name in the settings"
         }
+        "NoSuchUpload" => "the store has forgotten the upload that this is part of; try again",
         "InvalidAccessKeyId" => "the store knows no such access key id; check it",
         "SignatureDoesNotMatch" => {
             "the secret access key is not that of the access key id; check both"

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::super::StoreError;
+use super::super::told::{Told, chain, explained};
 use super::{S3, SESSION_NAME};
 use crate::location::Environment;
 
@@ -198,13 +199,13 @@ impl Keys {
         Ok(Arc::new(StaticCredentialProvider::new(keys)))
     }
 
-    fn credential(self) -> Result<AwsCredential, Unusable> {
+    fn credential(self) -> Result<AwsCredential, Told> {
         // They go into headers, where nothing else can be.
         let is_word =
             |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         let all = [Some(&self.id), Some(&self.secret), self.token.as_ref()];
         if !all.into_iter().flatten().all(|text| is_word(text)) {
-            return Err(Unusable(
+            return Err(Told(
                 "an access key, its secret or its token has blanks or other characters that none has".to_owned(),
             ));
         }
@@ -284,13 +285,13 @@ impl Container {
         Lent::provider(Lender::Container(self), client)
     }
 
-    async fn lend(&self, client: &HttpClient) -> Result<Loan, Unusable> {
+    async fn lend(&self, client: &HttpClient) -> Result<Loan, Told> {
         let mut request = http::Request::get(&self.url);
         let authorization = match &self.authorization {
             None => None,
             Some(Authorization::Value(value)) => Some(value.clone()),
             Some(Authorization::File(file)) => Some(read(file).map_err(|why| {
-                Unusable(format!(
+                Told(format!(
                     "cannot read the token in {}: {why}",
                     file.display()
                 ))
@@ -351,7 +352,7 @@ impl Sts {
         role: &Role,
         token: Option<&str>,
         own: Option<&AwsCredential>,
-    ) -> Result<Loan, Unusable> {
+    ) -> Result<Loan, Told> {
         let mut form = vec![
             ("Action", action),
             ("Version", "2011-06-15"),
@@ -415,21 +416,19 @@ const TRIES: u32 = 4;
 /// The longest answer of one.
 const ANSWER_MAX: usize = 64 << 10;
 
-async fn ask(client: &HttpClient, request: HttpRequest, what: &str) -> Result<Vec<u8>, Unusable> {
+async fn ask(client: &HttpClient, request: HttpRequest, what: &str) -> Result<Vec<u8>, Told> {
     let mut tried = 0;
     loop {
         tried += 1;
         let (status, why) = match client.execute(request.clone()).await {
-            Err(why) => (None, super::super::told::chain(&why)),
+            Err(why) => (None, chain(&why)),
             Ok(answer) => {
                 let status = answer.status();
                 let mut said = BytesMut::new();
                 let mut pieces = answer.into_body().bytes_stream();
                 while let Some(piece) = pieces.try_next().await.map_err(unusable)? {
                     if said.len() + piece.len() > ANSWER_MAX {
-                        return Err(Unusable(format!(
-                            "cannot get {what}: the answer is too long"
-                        )));
+                        return Err(Told(format!("cannot get {what}: the answer is too long")));
                     }
                     said.extend_from_slice(&piece);
                 }
@@ -445,7 +444,8 @@ async fn ask(client: &HttpClient, request: HttpRequest, what: &str) -> Result<Ve
         // A refusal stays one.
         let is_final = status.is_some_and(|status| !status.is_server_error());
         if is_final || tried == TRIES {
-            return Err(Unusable(format!("cannot get {what}: {why}")));
+            let (why, _) = explained(&why);
+            return Err(Told(format!("cannot get {what}: {why}")));
         }
         tokio::time::sleep(Duration::from_millis(100 << tried)).await;
     }
@@ -470,9 +470,9 @@ fn loan(
     secret: Option<String>,
     token: Option<String>,
     expiration: Option<String>,
-) -> Result<Loan, Unusable> {
+) -> Result<Loan, Told> {
     let (Some(id), Some(secret)) = (id, secret) else {
-        return Err(Unusable("the answer has no credentials in it".to_owned()));
+        return Err(Told("the answer has no credentials in it".to_owned()));
     };
     let keys = Keys { id, secret, token }.credential()?;
     let ends: Option<Timestamp> = expiration.and_then(|text| text.parse().ok());
@@ -508,7 +508,7 @@ impl Lender {
                 }
                 Err(why) => {
                     let file = file.display();
-                    Err(Unusable(format!("cannot read the token in {file}: {why}")))
+                    Err(Told(format!("cannot read the token in {file}: {why}")))
                 }
             },
             Self::Role(sts, role, own) => {
@@ -571,12 +571,8 @@ impl CredentialProvider for Lent {
 }
 
 /// Why there are no credentials.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unusable(String);
-
-fn unusable(why: impl fmt::Display) -> Unusable {
-    Unusable(why.to_string())
+fn unusable(why: impl fmt::Display) -> Told {
+    Told(why.to_string())
 }
 
 #[cfg(test)]
