@@ -43,7 +43,7 @@ impl Branch {
         self.names
     }
 
-    fn patterns(&self, before: &str, out: &mut BTreeSet<String>) {
+    fn patterns(&self, before: &str, out: &mut Patterns) {
         if self.run == 0 {
             return;
         }
@@ -51,35 +51,46 @@ impl Branch {
         let is_a_name = self.below.is_empty();
         // All names at once is no pattern.
         if is_mostly_run && !before.is_empty() && (is_a_name || self.names > 1) {
-            out.insert(before.to_owned());
+            out.precise.insert(before.to_owned());
             return;
         }
-        // Of few of many types: their hash tells them apart, until the compiler is another.
-        out.extend(self.instances.iter().cloned());
+        // Of few of many types: their hash tells them apart, until the compiler or a dependency is another.
+        if !self.instances.is_empty() {
+            out.precise.extend(self.instances.iter().cloned());
+            out.otherwise.insert(before.to_owned());
+        }
         for (part, branch) in &self.below {
             branch.patterns(&format!("{before}{part}"), out);
         }
     }
 }
 
-/// Patterns of names that fit all that `ran`.
-pub(super) fn patterns(functions: &[Function], ran: &BTreeSet<u64>) -> BTreeSet<String> {
+/// Patterns of names of functions.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Patterns {
+    /// What fits all that ran, and little else.
+    pub(super) precise: BTreeSet<String>,
+    /// What fits those that are told apart by their hash, when the hash isn't what it was.
+    pub(super) otherwise: BTreeSet<String>,
+}
+
+/// Patterns that fit all that `ran`.
+pub(super) fn patterns(functions: &[Function], ran: &BTreeSet<u64>) -> Patterns {
     let mut root = Branch::default();
     for function in functions {
-        root.add(
-            &parts(&function.name),
-            function,
-            ran.contains(&function.address),
-        );
+        let has_run = ran.contains(&function.address);
+        root.add(&parts(&function.name), function, has_run);
     }
     root.count();
-    let mut found = BTreeSet::new();
+    let mut found = Patterns::default();
     root.patterns("", &mut found);
     found
 }
 
 /// The linker's script, from groups of patterns and what they are.
-pub(super) fn script(groups: &[(&str, BTreeSet<String>)]) -> String {
+pub(super) fn script<'a>(
+    groups: impl IntoIterator<Item = &'a (&'a str, BTreeSet<String>)>,
+) -> String {
     let mut text = HEAD.to_owned();
     let mut written = BTreeSet::new();
     for (what, patterns) in groups {
@@ -175,9 +186,12 @@ mod tests {
         let found = patterns(&functions, &ran);
         assert_eq!(
             found,
-            BTreeSet::from(["_ZN1a1b".to_owned(), "_ZN1a1f1g".to_owned(), other])
+            Patterns {
+                precise: BTreeSet::from(["_ZN1a1b".to_owned(), "_ZN1a1f1g".to_owned(), other]),
+                otherwise: BTreeSet::from(["_ZN1a1i".to_owned()]),
+            }
         );
-        let groups = [("some", found)];
+        let groups = [("some", found.precise)];
         assert_eq!(fitted(&functions, &groups), 230);
         let script = script(&groups);
         assert!(

@@ -7,7 +7,8 @@ mod trace;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -54,16 +55,25 @@ pub(crate) fn at_rest(mut arguments: Arguments) -> Result<()> {
         functions: &functions,
     };
 
-    let mut servers = watched.alone()?;
+    let (mut all, savers) = watched.alone()?;
     let (more, clients) = watched.together()?;
-    servers.extend(more);
-    let both: BTreeSet<u64> = servers.union(&clients).copied().collect();
+    all.extend(more.iter().chain(&clients).chain(&savers));
+    let of_all = list::patterns(&functions, &all);
     let groups = [
-        ("every agent", list::patterns(&functions, &clients)),
-        ("servers", list::patterns(&functions, &both)),
+        ("every agent", list::patterns(&functions, &clients).precise),
+        (
+            "snapshot agents",
+            list::patterns(&functions, &savers).precise,
+        ),
+        ("servers", of_all.precise),
     ];
+    // Last, so that it costs nothing while hashes are what they were.
+    let otherwise = (
+        "those of many types, should their hashes be others",
+        of_all.otherwise,
+    );
     let path = root().join("crates/consul/at-rest.ld");
-    std::fs::write(&path, list::script(&groups))
+    std::fs::write(&path, list::script(groups.iter().chain([&otherwise])))
         .with_context(|| format!("writing {}", path.display()))?;
     let bytes = |ran: &BTreeSet<u64>| -> u64 {
         functions
@@ -73,12 +83,14 @@ pub(crate) fn at_rest(mut arguments: Arguments) -> Result<()> {
             .sum()
     };
     println!(
-        "{} functions of {} ran, {} of them in clients: {} KB of code, {} KB in clients; the list takes in {} KB",
-        both.len(),
+        "{} functions of {} ran, {} of them in clients, {} in snapshot agents: {} KB of code, {} KB, {} KB; the list takes in {} KB",
+        all.len(),
         functions.len(),
         clients.len(),
-        bytes(&both) / 1024,
+        savers.len(),
+        bytes(&all) / 1024,
         bytes(&clients) / 1024,
+        bytes(&savers) / 1024,
         list::fitted(&functions, &groups) / 1024,
     );
     println!(
@@ -99,20 +111,32 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// What runs in a server without others.
-    fn alone(&self) -> Result<BTreeSet<u64>> {
+    /// What runs in a server without others, and what in a snapshot agent beside it.
+    fn alone(&self) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
         let mut tracer = Tracer::new(self.functions);
         let [ports] = Ports::free()?;
-        let (agent, pid) = self.launch(
-            &mut tracer,
-            "alone",
-            ports,
-            &json!({"server": true, "bootstrap": true}),
-        )?;
+        let settings = json!({"server": true, "bootstrap": true});
+        let (agent, pid) = self.launch(&mut tracer, "alone", ports, &settings)?;
         ready(&mut tracer, [&agent])?;
+        let mut saver = Command::new(self.starter()?)
+            .args(["snapshot", "agent", "-interval=1h"])
+            .arg(format!("-http-addr={}", agent.address))
+            .arg(format!("-local-path={}", self.scratch.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting a snapshot agent")?;
+        let taken = tracer.take(saver.id(), self.program);
+        if taken.is_err() {
+            saver
+                .kill()
+                .and_then(|()| saver.wait())
+                .context("ending a snapshot agent")?;
+        }
         rest(&mut tracer)?;
         tracer.end()?;
-        Ok(tracer.run(pid))
+        Ok((tracer.run(pid), tracer.run(taken?)))
     }
 
     /// What runs in three servers, and what runs in a client beside them.
@@ -147,7 +171,14 @@ impl Watched<'_> {
         ports: Ports,
         settings: &Value,
     ) -> Result<(Agent, Pid)> {
-        // It stops itself, so that it can be taken over before it is the program.
+        let starter = self.starter()?;
+        let agent = Agent::launch(&starter, self.scratch, name, ports, settings)?;
+        let pid = tracer.take(agent.id(), self.program)?;
+        Ok((agent, pid))
+    }
+
+    /// A program that stops itself, so that it can be taken over before it is the one that is watched.
+    fn starter(&self) -> Result<PathBuf> {
         let starter = self.scratch.join("start");
         let line = format!(
             "#!/bin/sh\nkill -STOP $$\nexec '{}' \"$@\"\n",
@@ -155,9 +186,7 @@ impl Watched<'_> {
         );
         std::fs::write(&starter, line).context("writing a script")?;
         std::fs::set_permissions(&starter, PermissionsExt::from_mode(0o700))?;
-        let agent = Agent::launch(&starter, self.scratch, name, ports, settings)?;
-        let pid = tracer.take(agent.id(), self.program)?;
-        Ok((agent, pid))
+        Ok(starter)
     }
 }
 
