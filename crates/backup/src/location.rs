@@ -60,7 +60,7 @@ impl fmt::Display for Object {
 }
 
 impl Location {
-    /// Reads what somebody wrote. Regions, endpoints, accounts and credentials come from the environment.
+    /// Reads what somebody wrote. The account of an Azure container comes from the environment, if it isn't told.
     ///
     /// # Errors
     /// If it is a URL that names no object of a cloud that we know.
@@ -196,21 +196,12 @@ impl Cloud {
             _ => Ok(bucket.to_owned()),
         };
         match self {
+            // Where its region and its endpoint aren't told, the environment is asked when it is opened.
             Self::Amazon => {
                 let settings = S3 {
                     bucket: bucket_of(bucket)?,
-                    region: var(&["AWS_REGION", "AWS_DEFAULT_REGION"]),
-                    endpoint: var(&["AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
-                    access_key_id: var(&["AWS_ACCESS_KEY_ID"]),
-                    secret_access_key: var(&["AWS_SECRET_ACCESS_KEY"]),
-                    session_token: var(&["AWS_SESSION_TOKEN"]),
                     ..S3::default()
                 };
-                if settings.region.is_empty() && settings.endpoint.is_empty() {
-                    return Err(NotAPlace(format!(
-                        "{url} is in an unknown region; set AWS_REGION, or AWS_S3_ENDPOINT if it isn't Amazon's"
-                    )));
-                }
                 Ok((Destination::S3(settings), rest))
             }
             Self::Google => {
@@ -227,10 +218,7 @@ impl Cloud {
                 Ok((Destination::Gcs(settings), rest))
             }
             Self::Azure => {
-                let mut settings = Azure {
-                    account_key: var(&["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"]),
-                    ..Azure::default()
-                };
+                let mut settings = Azure::default();
                 if let Some((account, domain)) = bucket.split_once('.') {
                     let (container, rest) = rest.split_once('/').unwrap_or((rest, ""));
                     settings.account_name = account.to_owned();
@@ -273,24 +261,26 @@ const ANY: Name = Name {
 };
 
 impl Object {
-    fn store(&self) -> Result<Box<dyn stores::Store>, StoreError> {
-        stores::open_object(&self.destination, &self.key)
+    fn store(&self, environment: Environment<'_>) -> Result<Box<dyn stores::Store>, StoreError> {
+        stores::open_object(&self.destination, &self.key, environment)
     }
 
-    /// Begins to read it.
+    /// Begins to read it, with region, endpoint and credentials from the environment.
     ///
     /// # Errors
     /// If the store doesn't have it, or doesn't let us.
-    pub async fn read(&self) -> Result<Content, StoreError> {
-        self.store()?.get(ANY).await
+    pub async fn read(&self, environment: Environment<'_>) -> Result<Content, StoreError> {
+        let store = self.store(environment)?;
+        store.get(ANY).await
     }
 
     /// Begins to write it. What has the name now keeps it until the new one is published.
     ///
     /// # Errors
     /// If the settings can't be.
-    pub async fn begin(&self) -> Result<Box<dyn Upload>, StoreError> {
-        self.store()?.begin(ANY).await
+    pub async fn begin(&self, environment: Environment<'_>) -> Result<Box<dyn Upload>, StoreError> {
+        let store = self.store(environment)?;
+        store.begin(ANY).await
     }
 
     /// Begins to read it from a thread that may wait. A runtime of its own works while somebody reads and at no other time,
@@ -298,7 +288,7 @@ impl Object {
     ///
     /// # Errors
     /// If the store doesn't have it, or doesn't let us.
-    pub fn reader(&self) -> Result<ObjectReader, StoreError> {
+    pub fn reader(&self, environment: Environment<'_>) -> Result<ObjectReader, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -306,9 +296,9 @@ impl Object {
                 what: format!("cannot read {self}"),
                 why: why.to_string(),
             })?;
-        let content = runtime.block_on(self.read())?;
+        let content = runtime.block_on(self.read(environment))?;
         Ok(ObjectReader {
-            content,
+            content: Some(content),
             piece: Bytes::new(),
             runtime,
         })
@@ -317,7 +307,8 @@ impl Object {
 
 /// An object on its way.
 pub struct ObjectReader {
-    content: Content,
+    /// Gone once it has ended: it must not be asked again then, and readers are.
+    content: Option<Content>,
     piece: Bytes,
     runtime: tokio::runtime::Runtime,
 }
@@ -331,9 +322,15 @@ impl fmt::Debug for ObjectReader {
 impl Read for ObjectReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !out.is_empty() {
-            match self.runtime.block_on(self.content.try_next())? {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
+            let Some(content) = &mut self.content else {
+                return Ok(0);
+            };
+            match self.runtime.block_on(content.try_next()) {
+                Ok(Some(piece)) => self.piece = piece,
+                ended => {
+                    self.content = None;
+                    ended?;
+                }
             }
         }
         let size = out.len().min(self.piece.len());
@@ -348,9 +345,6 @@ mod tests {
 
     fn environment(name: &str) -> Option<String> {
         let known = [
-            ("AWS_REGION", "eu-central-1"),
-            ("AWS_S3_ENDPOINT", "http://127.0.0.1:9000"),
-            ("AWS_ACCESS_KEY_ID", "id"),
             ("AZURE_STORAGE_ACCOUNT_NAME", "acme"),
             ("STORAGE_EMULATOR_HOST", "localhost:4443"),
         ];
@@ -394,15 +388,7 @@ mod tests {
             panic!("not S3");
         };
         assert_eq!(key, "dc1/a%20b.snap");
-        assert_eq!(
-            (
-                &s3.bucket[..],
-                &s3.region[..],
-                &s3.endpoint[..],
-                &s3.access_key_id[..]
-            ),
-            ("backups", "eu-central-1", "http://127.0.0.1:9000", "id")
-        );
+        assert_eq!(s3.bucket, "backups");
         let (Destination::Gcs(gcs), key) = object("gs://b/k") else {
             panic!("not Google's");
         };
@@ -455,13 +441,10 @@ mod tests {
             let why = Location::parse(text, &environment).unwrap_err().to_string();
             assert!(why.starts_with(expected), "{text}: {why}");
         }
-        for (text, expected) in [
-            ("s3://b/k", "set AWS_REGION"),
-            ("az://c/k", "set AZURE_STORAGE_ACCOUNT_NAME"),
-        ] {
-            let why = Location::parse(text, &nothing).unwrap_err().to_string();
-            assert!(why.contains(expected), "{text}: {why}");
-        }
+        let why = Location::parse("az://c/k", &nothing)
+            .unwrap_err()
+            .to_string();
+        assert!(why.contains("set AZURE_STORAGE_ACCOUNT_NAME"), "{why}");
     }
 
     #[test]

@@ -19,6 +19,17 @@ pub struct Console<'a> {
 }
 
 impl Console<'_> {
+    /// Looks up environment variables, for parts that don't know of consoles.
+    pub fn lookup(&self) -> impl Fn(&str) -> Option<String> + use<> {
+        let environment = self.environment.clone();
+        move |name| {
+            environment
+                .get(name)
+                .filter(|value| !value.is_empty())
+                .cloned()
+        }
+    }
+
     /// Prints a line of the result, and the messages of failures too:
     /// the original's commands print their errors to standard output, and scripts look for them there.
     pub fn say(&mut self, line: impl Display) {
@@ -50,9 +61,8 @@ impl Console<'_> {
 
 impl fmt::Debug for Console<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Console")
-            .field("environment", &self.environment)
-            .finish_non_exhaustive()
+        // The environment has secrets in it.
+        f.debug_struct("Console").finish_non_exhaustive()
     }
 }
 

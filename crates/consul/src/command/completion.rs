@@ -300,7 +300,7 @@ mod tests {
         let cases: &[(&[&str], &[&str])] = &[
             (&["sn"], &["snapshot"]),
             (&["kv", ""], &["delete", "export", "get", "import", "put"]),
-            (&["snapshot", "re"], &["restore"]),
+            (&["snapshot", "re"], &["redact", "restore"]),
             (&["kv", "get", "-det"], &["-detailed"]),
             (&["kv", "get", "-http"], &["-http-addr="]),
             (&["kv", "get", "x", "-http"], &["-http-addr="]),

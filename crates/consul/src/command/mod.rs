@@ -92,10 +92,16 @@ pub enum Command {
     SnapshotDiff,
     /// `snapshot inspect`
     SnapshotInspect,
+    /// `snapshot list`
+    SnapshotList,
+    /// `snapshot redact`
+    SnapshotRedact,
     /// `snapshot restore`
     SnapshotRestore,
     /// `snapshot save`
     SnapshotSave,
+    /// `snapshot show`
+    SnapshotShow,
     /// `snapshot verify`
     SnapshotVerify,
     /// `validate`
@@ -142,8 +148,11 @@ impl Command {
         Self::SnapshotAgent,
         Self::SnapshotDiff,
         Self::SnapshotInspect,
+        Self::SnapshotList,
+        Self::SnapshotRedact,
         Self::SnapshotRestore,
         Self::SnapshotSave,
+        Self::SnapshotShow,
         Self::SnapshotVerify,
         Self::Validate,
         Self::Version,
@@ -179,8 +188,11 @@ impl Command {
             Self::SnapshotAgent => &snapshot::agent::SYNTAX,
             Self::SnapshotDiff => &snapshot::DIFF,
             Self::SnapshotInspect => &snapshot::INSPECT,
+            Self::SnapshotList => &snapshot::LIST,
+            Self::SnapshotRedact => &snapshot::REDACT,
             Self::SnapshotRestore => &snapshot::RESTORE,
             Self::SnapshotSave => &snapshot::SAVE,
+            Self::SnapshotShow => &snapshot::SHOW,
             Self::SnapshotVerify => &snapshot::VERIFY,
             Self::Validate => &configtest::VALIDATE,
             Self::Version => &version::SYNTAX,
@@ -216,8 +228,11 @@ impl Command {
             Self::SnapshotAgent => snapshot::agent::run(parsed, console),
             Self::SnapshotDiff => snapshot::diff(parsed, console),
             Self::SnapshotInspect => snapshot::inspect(parsed, console),
+            Self::SnapshotList => snapshot::list(parsed, console),
+            Self::SnapshotRedact => snapshot::redact(parsed, console),
             Self::SnapshotRestore => snapshot::restore(parsed, console),
             Self::SnapshotSave => snapshot::save(parsed, console),
+            Self::SnapshotShow => snapshot::show(parsed, console),
             Self::SnapshotVerify => snapshot::verify(parsed, console),
             Self::Validate => configtest::validate(parsed, console),
             Self::Version => version::run(console),
@@ -241,8 +256,8 @@ const GROUPS: &[Group] = &[
     Group {
         name: "snapshot",
         summary: "Saves, restores, compares and looks into snapshots",
-        about: "Saves the whole state of a cluster to a file, restores it, compares two, or looks into one. A snapshot \
-                holds secrets: every token and every value.",
+        about: "Saves the whole state of a cluster to a file or into a cloud, restores it, compares two, looks into one, \
+                or tells what a store of them has. A snapshot holds secrets: every token and every value.",
     },
 ];
 
@@ -255,11 +270,6 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| {
-            let ours = ["CONSUL_", "AWS_", "AZURE_", "GOOGLE_"];
-            ours.iter().any(|prefix| name.starts_with(prefix))
-                || ["SHELL", "STORAGE_EMULATOR_HOST"].contains(&name.as_str())
-        })
         .collect::<BTreeMap<_, _>>();
     // None of the streams is locked for good: a running agent logs from other threads.
     let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
@@ -483,8 +493,11 @@ mod tests {
             (Command::SnapshotAgent, &["-config-file=/nonexistent.json"]),
             (Command::SnapshotDiff, &["/nonexistent", "/nonexistent"]),
             (Command::SnapshotInspect, &["/nonexistent"]),
+            (Command::SnapshotList, &["/nonexistent"]),
+            (Command::SnapshotRedact, &["/nonexistent", "/nonexistent/r"]),
             (Command::SnapshotRestore, &[&flag, "/nonexistent"]),
             (Command::SnapshotSave, &[&flag, "/nonexistent/s"]),
+            (Command::SnapshotShow, &["/nonexistent/consul-1.snap"]),
             (Command::SnapshotVerify, &["/nonexistent"]),
             (Command::Validate, &["/nonexistent"]),
             (Command::Watch, &[&flag, "-type=nodes"]),

@@ -3,13 +3,17 @@
 pub(super) mod agent;
 mod compare;
 mod inspect;
+mod list;
 mod progress;
+mod redact;
 mod restore;
 mod save;
 mod source;
 
 pub(super) use compare::{DIFF, VERIFY, diff, verify};
 pub(super) use inspect::{INSPECT, inspect};
+pub(super) use list::{LIST, SHOW, list, show};
+pub(super) use redact::{REDACT, redact};
 pub(super) use restore::{RESTORE, restore};
 pub(super) use save::{SAVE, save};
 

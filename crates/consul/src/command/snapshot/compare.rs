@@ -6,13 +6,13 @@ use std::fs::File;
 use std::io::Write as _;
 
 use backup::seal::Identities;
-use backup::{Change, Difference, Proof, Subject, Unreadable};
+use backup::{Change, Difference, Proof, Subject};
 use client::Client;
 use futures::TryStreamExt;
 use serde_json::json;
 
 use super::progress::Progress;
-use super::source::{self, Held};
+use super::source::{self, Held, Source};
 use super::{FORMAT, about_places, only_argument, printable, save, wants_json};
 use crate::command::kv::pretty_json;
 use crate::command::{OK, http};
@@ -96,17 +96,10 @@ pub(in crate::command) fn verify(parsed: &Parsed, console: &mut Console<'_>) -> 
     let outcome = only_argument(parsed).and_then(|file| {
         let as_json = wants_json(parsed)?;
         let identities = source::identities(parsed)?;
-        let held = Held::take(&source::location(file, console)?, console)?;
-        let open = || held.open(identities.as_ref());
-        let failed = |why: Unreadable| format!("Error verifying snapshot: {why}");
-        let received = open().and_then(backup::digest).map_err(failed)?;
-        let loaded = open().and_then(backup::prove).map_err(failed)?;
-        if received.digest != loaded.digest {
-            return Err(format!(
-                "Error verifying snapshot: what was loaded isn't what the file says (digest {} instead of {})",
-                loaded.digest, received.digest
-            ));
-        }
+        let location = source::location(file, console)?;
+        let Source { reader, .. } = Source::open(&location, identities.as_ref(), console)?;
+        let loaded =
+            backup::prove(reader).map_err(|why| format!("Error verifying snapshot: {why}"))?;
         Ok((loaded, as_json))
     });
     match outcome {
@@ -289,7 +282,7 @@ fn first_part(name: &str) -> &str {
 fn difference_json(difference: &Difference) -> String {
     let mut value = json!({ "Same": difference.is_empty() });
     for subject in Subject::ALL {
-        let mut of_it = json!({ "Same": difference.same.get(&subject).copied().unwrap_or(0) });
+        let mut of_it = json!({ "SameCount": difference.same.get(&subject).copied().unwrap_or(0) });
         for (change, _, word) in CHANGES {
             let named: Vec<&String> = difference
                 .changes
@@ -299,15 +292,20 @@ fn difference_json(difference: &Difference) -> String {
                 .filter(|(_, it)| **it == change)
                 .map(|(name, _)| name)
                 .collect();
-            let title = format!("{}{}", word[..1].to_uppercase(), &word[1..]);
+            let title = title(word);
             of_it[&title] = json!(named);
             of_it[format!("{title}Count")] = json!(difference.count(subject, change));
         }
-        let what = subject.plural();
-        let title = format!("{}{}", what[..1].to_uppercase(), &what[1..]);
-        value[title] = of_it;
+        value[title(subject.plural())] = of_it;
     }
     pretty_json(&value, b"   ")
+}
+
+/// A word as the name of a field.
+fn title(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 #[cfg(test)]
@@ -351,6 +349,6 @@ mod tests {
         assert_eq!(value["Keys"]["AddedCount"], 3);
         assert_eq!(value["Keys"]["Removed"], json!(["old"]));
         assert_eq!(value["Nodes"]["ChangedCount"], 3);
-        assert_eq!(value["Sessions"]["Same"], 0);
+        assert_eq!(value["Sessions"]["SameCount"], 0);
     }
 }

@@ -63,8 +63,7 @@ pub(in crate::command) fn inspect(parsed: &Parsed, console: &mut Console<'_>) ->
         };
         let identities = source::identities(parsed)?;
         let location = source::location(file, console)?;
-        let Source { reader, .. } =
-            Source::open(&location, identities.as_ref(), &mut *console.input)?;
+        let Source { reader, .. } = Source::open(&location, identities.as_ref(), console)?;
         let refused = |why: &dyn Display| format!("Error verifying snapshot: {why}");
         let report = backup::inspect(reader, &options).map_err(|why| refused(&why))?;
         // What can be read is shown even of a state that a restore would refuse.

@@ -56,7 +56,7 @@ pub(in crate::command) fn restore(parsed: &Parsed, console: &mut Console<'_>) ->
             ..RestoreOptions::default()
         };
         let mut progress = Progress::new("Sending", None, console);
-        let source = Source::open(&location, identities.as_ref(), console.input)?;
+        let source = Source::open(&location, identities.as_ref(), console)?;
         progress.expect(source.size);
         restore_from(source.reader, &client, &options, progress)
     });

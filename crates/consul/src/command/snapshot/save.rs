@@ -23,6 +23,15 @@ use crate::config::reason;
 use crate::console::Console;
 use crate::flags::{Flag, Parsed, Syntax, Value};
 
+/// For whatever writes a snapshot.
+pub(super) const ENCRYPT_TO: &[Flag] = &[Flag::new(
+    "encrypt-to",
+    Value::Many,
+    "recipient",
+    "Encrypts the snapshot in the age format, so that only the owner of this public key can open it: age1…, as \
+     age-keygen prints it. Given several times, any one of the owners can.",
+)];
+
 pub(in crate::command) const SAVE: Syntax = Syntax {
     name: "snapshot save",
     arguments: "FILE",
@@ -37,22 +46,14 @@ pub(in crate::command) const SAVE: Syntax = Syntax {
               consul snapshot save -encrypt-to=age1… s3://backups/dc1.snap.age\n\
               consul snapshot save - | gpg --encrypt -r ops > backup.snap.gpg",
     flags: &[
-        &[
-            Flag::new(
-                "encrypt-to",
-                Value::Many,
-                "recipient",
-                "Encrypts the snapshot in the age format, so that only the owner of this public key can open it: \
-                 age1…, as age-keygen prints it. Given several times, any one of the owners can.",
-            ),
-            Flag::new(
-                "append-filename",
-                Value::Text(""),
-                "parts",
-                "Puts something of the agent between the file's name and its extension: any of version, dc, node and \
-                 status (leader, follower or client), with commas in between. The name that came of it is told.",
-            ),
-        ],
+        ENCRYPT_TO,
+        &[Flag::new(
+            "append-filename",
+            Value::Text(""),
+            "parts",
+            "Puts something of the agent between the file's name and its extension: any of version, dc, node and \
+             status (leader, follower or client), with commas in between. The name that came of it is told.",
+        )],
         http::AGENT,
         http::DATACENTER,
         http::STALE,
@@ -88,13 +89,7 @@ struct Wish {
 impl Wish {
     fn read(parsed: &Parsed, console: &Console<'_>) -> Result<Self, String> {
         let location = source::location(only_argument(parsed)?, console)?;
-        let given = parsed
-            .in_order()
-            .filter(|(name, _)| *name == "encrypt-to")
-            .map(|(_, recipient)| {
-                (recipient.parse()).map_err(|why| format!("Error in -encrypt-to: {why}"))
-            });
-        let recipients = given.collect::<Result<Vec<_>, _>>()?;
+        let recipients = recipients(parsed)?;
         let name_parts = match parsed.text("append-filename") {
             "" => Vec::new(),
             parts => parts
@@ -111,6 +106,14 @@ impl Wish {
             name_parts,
         })
     }
+}
+
+/// Whom the flags want a snapshot to be encrypted to.
+pub(super) fn recipients(parsed: &Parsed) -> Result<Vec<Recipient>, String> {
+    let given = parsed.in_order().filter(|(name, _)| *name == "encrypt-to");
+    given
+        .map(|(_, text)| (text.parse()).map_err(|why| format!("Error in -encrypt-to: {why}")))
+        .collect()
 }
 
 /// Something of the agent that is asked, for the name of a file.
@@ -216,11 +219,7 @@ async fn save_to(
         .map_err(saving)?;
     let index = download.meta.index;
     let progress = Progress::new("Saving", None, console);
-    let sink = Sink::begin(&location).await?;
-    let held = http::unless_stopped(transfer(download, sink, &recipients, progress)).await?;
-    if let Some(held) = held {
-        held.copy_to(console).map_err(|why| writing(&why))?;
-    }
+    store(checked(download, progress), &recipients, &location, console).await?;
     let saved = format!("Saved and verified snapshot to index {index}");
     Ok(if has_parts {
         format!("{saved} in {location}")
@@ -238,19 +237,35 @@ fn writing(why: &io::Error) -> String {
     format!("Error writing snapshot file: {}", reason(why))
 }
 
-/// Takes a whole snapshot in, proves on the way that it is sound, and gives it its name.
-async fn transfer(
-    download: SnapshotDownload,
-    mut sink: Sink,
+/// Stores a snapshot, encrypted if there are recipients. It has its name when this returns without an error, and no name
+/// otherwise; nor has it one if a signal ends the program.
+pub(super) async fn store(
+    content: Content,
     recipients: &[Recipient],
-    progress: Progress,
-) -> Result<Option<Held>, String> {
-    let checked = checked(download, progress);
-    let mut content = if recipients.is_empty() {
-        checked
+    location: &Location,
+    console: &mut Console<'_>,
+) -> Result<(), String> {
+    let sink = Sink::begin(location, console).await?;
+    // What goes to a stream of the console is only collected at first.
+    let is_held = matches!(sink, Sink::Scratch { .. });
+    let content = if recipients.is_empty() {
+        content
     } else {
-        sealed(checked, recipients)
+        sealed(content, recipients)
     };
+    let transfer = transfer(content, sink);
+    let held = if is_held {
+        transfer.await?
+    } else {
+        http::unless_stopped(transfer).await?
+    };
+    match held {
+        Some(held) => held.copy_to(console).map_err(|why| writing(&why)),
+        None => Ok(()),
+    }
+}
+
+async fn transfer(mut content: Content, mut sink: Sink) -> Result<Option<Held>, String> {
     let written = async {
         while let Some(piece) = content.try_next().await.map_err(|why| why.to_string())? {
             sink.write(piece).await?;
@@ -386,12 +401,12 @@ struct Held {
 }
 
 impl Sink {
-    async fn begin(location: &Location) -> Result<Self, String> {
+    async fn begin(location: &Location, console: &Console<'_>) -> Result<Self, String> {
         match location {
             Location::Standard => Self::scratch(None),
             Location::File(path) => Self::file(path),
             Location::Object(object) => object
-                .begin()
+                .begin(&console.lookup())
                 .await
                 .map(Self::Object)
                 .map_err(|why| format!("Error writing snapshot: {why}")),

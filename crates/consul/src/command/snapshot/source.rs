@@ -25,8 +25,7 @@ pub(super) const IDENTITY: &[Flag] = &[Flag::new(
 
 /// The place that a word of the command line names.
 pub(super) fn location(word: &str, console: &Console<'_>) -> Result<Location, String> {
-    Location::parse(word, &|name| console.variable(name).map(str::to_owned))
-        .map_err(|why| format!("Error: {why}"))
+    Location::parse(word, &console.lookup()).map_err(|why| format!("Error: {why}"))
 }
 
 /// What opens encrypted snapshots, if the flags name it.
@@ -52,9 +51,9 @@ impl<'a> Source<'a> {
     pub(super) fn open(
         location: &Location,
         identities: Option<&Identities>,
-        input: &'a mut (dyn Read + Send),
+        console: &'a mut Console<'_>,
     ) -> Result<Self, String> {
-        let (reader, size) = raw(location, input)?;
+        let (reader, size) = raw(location, console)?;
         let reader = Opened::new(reader, identities).map_err(|why| opening(location, &why))?;
         Ok(Self { reader, size })
     }
@@ -64,17 +63,18 @@ type Raw<'a> = Box<dyn Read + Send + 'a>;
 
 fn raw<'a>(
     location: &Location,
-    input: &'a mut (dyn Read + Send),
+    console: &'a mut Console<'_>,
 ) -> Result<(Raw<'a>, Option<u64>), String> {
     Ok(match location {
-        Location::Standard => (Box::new(input), None),
+        Location::Standard => (Box::new(&mut *console.input), None),
         Location::File(path) => {
             let (file, metadata) = open_file(path)?;
             let size = metadata.is_file().then_some(metadata.len());
             (Box::new(file), size)
         }
         Location::Object(object) => {
-            let reader = object.reader().map_err(|why| opening(location, &why))?;
+            let reader = object.reader(&console.lookup());
+            let reader = reader.map_err(|why| opening(location, &why))?;
             (Box::new(reader), None)
         }
     })
@@ -116,7 +116,7 @@ impl Held {
             }
         }
         let mut progress = Progress::new("Reading", None, console);
-        let (mut reader, _) = raw(location, console.input)?;
+        let (mut reader, _) = raw(location, console)?;
         let failed =
             |why: io::Error| format!("Error reading snapshot file: {location}: {}", reason(&why));
         let mut scratch = tempfile::tempfile().map_err(failed)?;

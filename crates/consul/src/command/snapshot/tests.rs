@@ -1,9 +1,11 @@
 //! The commands against stand-ins for agents.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
@@ -342,4 +344,465 @@ fn sizes_for_people() {
 #[test]
 fn names_cannot_steer_the_terminal() {
     assert_eq!(printable("a/ü\u{1b}[31m\n"), "a/ü\\u{1b}[31m\\n");
+}
+
+/// A key pair that was made for these tests.
+const RECIPIENT: &str = "age13zkp9lppt3c53kcdv6nk5w24re9cu3d7c2ps353sefk9t9g70fvse2svtf";
+const IDENTITY: &str =
+    "# a comment\nAGE-SECRET-KEY-1RJ2JAYD44W0XMDYKVDGN6E24XLW70CL8QYWNYQM8FU9RZGTQJH5S8A9ESF\n";
+
+#[test]
+fn what_is_encrypted_is_opened_with_its_identity_alone() {
+    let archive = fs::read(fixture("full-0.7.1.snap")).unwrap();
+    let stub = saving(Reply::ok(archive.clone()));
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name).to_str().unwrap().to_owned();
+    let (file, key) = (path("a.snap.age"), path("key.txt"));
+    fs::write(&key, IDENTITY).unwrap();
+    let identity = format!("-identity={key}");
+
+    let printed = run(&stub, &["save", "-encrypt-to", RECIPIENT, &file], b"");
+    assert_eq!(
+        (printed.output.as_str(), printed.status),
+        ("Saved and verified snapshot to index 68\n", 0)
+    );
+    let sealed = fs::read(&file).unwrap();
+    assert!(sealed.starts_with(b"age-encryption.org/v1\n"));
+
+    let plain = fixture("full-0.7.1.snap");
+    let plain = plain.to_str().unwrap();
+    for words in [
+        &["inspect"][..],
+        &["verify"],
+        &["diff", plain],
+        &["redact", "-"],
+        &["restore", "-http-addr=127.0.0.1:1"],
+    ] {
+        let line = [&["snapshot", words[0]], &words[1..], &[file.as_str()]].concat();
+        let printed = consul(&line, b"", &[]);
+        assert_eq!(printed.status, 1, "{words:?}");
+        assert!(
+            words[0] == "redact" || printed.output.contains("encrypted; give -identity FILE"),
+            "{words:?}: {}",
+            printed.output
+        );
+    }
+    let open = |words: &[&str]| {
+        let line = [&["snapshot", words[0], &identity], &words[1..]].concat();
+        consul(&line, &sealed, &[])
+    };
+    assert_eq!(
+        open(&["inspect", &file]).output,
+        consul(&["snapshot", "inspect", plain], b"", &[]).output
+    );
+    assert_eq!(open(&["verify", "-"]).status, 0);
+    assert_eq!(open(&["diff", plain, &file]).output, "No difference\n");
+    assert_eq!(open(&["diff", "-", &file]).output, "No difference\n");
+    let address = format!("-http-addr={}", stub.address);
+    stub.asked();
+    assert_eq!(open(&["restore", &address, &file]).status, 0);
+    assert_eq!(stub.asked()[0].body, archive);
+
+    // Half of it is sent before it shows that it was cut; the servers must not take it for a whole one.
+    fs::write(&file, &sealed[..sealed.len() - 1]).unwrap();
+    let printed = open(&["restore", &address, &file]);
+    assert_eq!(printed.status, 1);
+    assert!(
+        printed.output.starts_with("Error reading snapshot file: "),
+        "{}",
+        printed.output
+    );
+
+    for (flag, problem) in [
+        ("-encrypt-to=age1x", "Error in -encrypt-to: "),
+        ("-append-filename=when", "Unknown part \"when\""),
+    ] {
+        let printed = run(&stub, &["save", flag, &file], b"");
+        assert_eq!(printed.status, 1);
+        assert!(printed.output.starts_with(problem), "{}", printed.output);
+    }
+    let printed = open(&["inspect", "-identity=/nonexistent", &file]);
+    assert!(
+        printed
+            .output
+            .starts_with("Error reading identity file /nonexistent: "),
+        "{}",
+        printed.output
+    );
+}
+
+#[test]
+fn redacts() {
+    let room = tempfile::tempdir().unwrap();
+    let plain = fixture("full-0.7.1.snap");
+    let plain = plain.to_str().unwrap();
+    let redacted = room.path().join("r.snap");
+    let redacted = redacted.to_str().unwrap();
+    let printed = consul(&["snapshot", "redact", plain, redacted], b"", &[]);
+    assert_eq!(
+        (printed.output.as_str(), printed.status),
+        ("Redacted snapshot to index 68\n", 0)
+    );
+    assert_eq!(
+        consul(&["snapshot", "verify", redacted], b"", &[]).status,
+        0
+    );
+    assert_eq!(
+        consul(&["snapshot", "diff", plain, redacted], b"", &[]).status,
+        2
+    );
+    let newer = fs::read(fixture("from-1.4.0.snap")).unwrap();
+    let printed = consul(&["snapshot", "redact", "-", redacted], &newer, &[]);
+    assert!(printed.output.contains("\nLeft out "), "{}", printed.output);
+    for (words, problem) in [
+        (&[plain][..], "Two FILE arguments are needed"),
+        (
+            &["/nonexistent", redacted],
+            "Error opening snapshot file: open /nonexistent: ",
+        ),
+        (
+            &[plain, "/nonexistent/r"],
+            "Error creating snapshot file: open /nonexistent/r: ",
+        ),
+    ] {
+        let printed = consul(&[&["snapshot", "redact"], words].concat(), b"", &[]);
+        assert_eq!(printed.status, 1);
+        assert!(printed.output.starts_with(problem), "{}", printed.output);
+    }
+}
+
+#[test]
+fn names_tell_of_the_agent() {
+    let archive = fs::read(fixture("empty.snap")).unwrap();
+    let stub = Stub::tcp(move |asked| {
+        if asked.line == "GET /v1/agent/self" {
+            return Reply::ok(
+                r#"{"Config": {"NodeName": "a/b", "Datacenter": "dc1"},
+                    "Stats": {"build": {"version": "0.7.1"}, "consul": {"server": "true", "leader": "false"}}}"#,
+            );
+        }
+        Reply {
+            headers: &[("X-Consul-Index", "7")],
+            ..Reply::ok(archive.clone())
+        }
+    });
+    let room = tempfile::tempdir().unwrap();
+    for (parts, file, expected) in [
+        (
+            "version,dc,node,status",
+            "x.snap",
+            "x-0.7.1-dc1-a_b-follower.snap",
+        ),
+        ("dc", "y.tar.gz", "y.tar-dc1.gz"),
+        ("dc,version", ".z", ".z-dc1-0.7.1"),
+    ] {
+        let file = room.path().join(file);
+        let parts = format!("-append-filename={parts}");
+        let printed = run(&stub, &["save", &parts, file.to_str().unwrap()], b"");
+        let expected = room.path().join(expected);
+        let expected_line = format!(
+            "Saved and verified snapshot to index 7 in {}\n",
+            expected.display()
+        );
+        assert_eq!((printed.output, printed.status), (expected_line, 0));
+        assert!(expected.exists() && !file.exists());
+    }
+    let printed = run(&stub, &["save", "-append-filename=dc", "-"], b"");
+    assert_eq!(printed.status, 1);
+}
+
+type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+/// A bucket that has what was put into it, and asks nobody who he is.
+fn bucket() -> (Stub, Objects) {
+    let objects = Objects::default();
+    let held = Arc::clone(&objects);
+    let stub = Stub::tcp(move |asked| {
+        let (method, target) = asked.line.split_once(' ').unwrap();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut held = held.lock().unwrap();
+        match (method, held.get(path)) {
+            ("PUT", _) => {
+                held.insert(path.to_owned(), asked.body.clone());
+                Reply {
+                    headers: &[("ETag", "\"e\"")],
+                    ..Reply::ok("")
+                }
+            }
+            ("GET", _) if query.contains("list-type=2") => {
+                let prefix = format!("{path}/");
+                let contents = held.iter().map(|(key, body)| {
+                    format!(
+                        "<Contents><Key>{}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified>\
+                         <ETag>\"e\"</ETag><Size>{}</Size></Contents>",
+                        key.strip_prefix(&prefix).unwrap(),
+                        body.len()
+                    )
+                });
+                Reply::ok(format!(
+                    "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>",
+                    contents.collect::<String>()
+                ))
+            }
+            ("GET", Some(body)) => Reply {
+                headers: &[
+                    ("ETag", "\"e\""),
+                    ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT"),
+                ],
+                ..Reply::ok(body.clone())
+            },
+            ("GET", None) => Reply::status(
+                404,
+                "<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>",
+            ),
+            _ => Reply::status(405, ""),
+        }
+    });
+    (stub, objects)
+}
+
+#[test]
+fn objects_in_a_cloud_are_files_as_well() {
+    let archive = fs::read(fixture("full-0.7.1.snap")).unwrap();
+    let (bucket, objects) = bucket();
+    let endpoint = format!("http://{}", bucket.address);
+    let environment = [
+        ("AWS_S3_ENDPOINT", endpoint.as_str()),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+    let url = "s3://backups/a/b.snap";
+    let with = |stub: Option<&Stub>, words: &[&str]| {
+        let address = stub.map(|stub| format!("-http-addr={}", stub.address));
+        let line: Vec<&str> = ["snapshot", words[0]]
+            .into_iter()
+            .chain(address.as_deref())
+            .chain(words[1..].iter().copied())
+            .collect();
+        consul(&line, b"", &environment)
+    };
+
+    // What isn't sound never gets its name.
+    let broken = saving(Reply::ok(&archive[..1000]));
+    let printed = with(Some(&broken), &["save", url]);
+    assert_eq!(printed.status, 1);
+    assert!(
+        printed
+            .output
+            .starts_with("Error verifying snapshot file: "),
+        "{}",
+        printed.output
+    );
+    assert!(objects.lock().unwrap().is_empty());
+
+    let stub = saving(Reply::ok(archive.clone()));
+    let printed = with(Some(&stub), &["save", url]);
+    assert_eq!(
+        (printed.output.as_str(), printed.status),
+        ("Saved and verified snapshot to index 68\n", 0)
+    );
+    assert_eq!(objects.lock().unwrap()["/backups/a/b.snap"], archive);
+
+    let plain = fixture("full-0.7.1.snap");
+    let plain = plain.to_str().unwrap();
+    for (words, status) in [
+        (&["inspect", url][..], 0),
+        (&["verify", url], 0),
+        (&["diff", plain, url], 0),
+        (&["diff", url, url], 0),
+        (
+            &[
+                "redact",
+                url,
+                "s3://backups/a/consul-1479503772206993731.snap",
+            ],
+            0,
+        ),
+        (
+            &[
+                "diff",
+                url,
+                "s3://backups/a/consul-1479503772206993731.snap",
+            ],
+            2,
+        ),
+    ] {
+        let printed = with(None, words);
+        assert_eq!(printed.status, status, "{words:?}: {}", printed.output);
+    }
+    stub.asked();
+    assert_eq!(
+        with(Some(&stub), &["restore", url]).output,
+        "Restored snapshot\n"
+    );
+    assert_eq!(stub.asked()[0].body, archive);
+    assert_eq!(
+        with(Some(&stub), &["diff", "-live", url]).output,
+        "No difference\n"
+    );
+
+    let listed = with(None, &["list", "s3://backups/a"]).output;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(
+        listed.contains("consul-1479503772206993731.snap"),
+        "{listed}"
+    );
+
+    let printed = with(None, &["inspect", "s3://backups/nothing"]);
+    assert_eq!(printed.status, 1);
+    assert!(
+        printed
+            .output
+            .starts_with("Error opening snapshot file: s3://backups/nothing: "),
+        "{}",
+        printed.output
+    );
+    let printed = consul(
+        &["snapshot", "inspect", url],
+        b"",
+        &[("HOME", "/nonexistent")],
+    );
+    assert_eq!(printed.status, 1);
+    assert!(printed.output.contains("region"), "{}", printed.output);
+    for (words, problem) in [
+        (
+            &["inspect", "http://x/y"][..],
+            "Error: http:// is no place for snapshots",
+        ),
+        (&["list", "-"], "A store is a folder"),
+        (&["list"], "Missing STORE argument"),
+        (
+            &["show", "s3://backups/a/b.snap"],
+            "Error: \"b.snap\" is not the name of a snapshot",
+        ),
+        (
+            &["show", "s3://backups/a/consul-1.snap"],
+            "Error: consul-1.snap is not there",
+        ),
+    ] {
+        let printed = with(None, words);
+        assert_eq!(printed.status, 1, "{words:?}");
+        assert!(printed.output.starts_with(problem), "{}", printed.output);
+    }
+}
+
+/// A folder with four snapshots: one that was proved, one whose proof failed, one with a note that makes no sense, and one
+/// without.
+fn kept_snapshots() -> tempfile::TempDir {
+    let room = tempfile::tempdir().unwrap();
+    let begin = 1_704_067_200_000_000_000_u64;
+    let proof = backup::digest(&fs::read(fixture("empty.snap")).unwrap()[..]).unwrap();
+    for hour in 0..4_u64 {
+        let id = begin + hour * 3_600_000_000_000;
+        let file = room.path().join(format!("consul-{id}.snap"));
+        fs::write(&file, vec![0; 2048]).unwrap();
+        let note = backup::Note {
+            id,
+            summary: backup::Summary::of(&proof),
+            size: 2048,
+            checked_at: jiff::Timestamp::from_second(1_704_067_260).unwrap(),
+            failure: (hour == 1).then(|| "the object is cut off\u{1b}".to_owned()),
+        };
+        let note = match hour {
+            0 | 1 => note.encode(),
+            2 => b"{}".to_vec(),
+            _ => continue,
+        };
+        fs::write(file.with_extension("snap.json"), note).unwrap();
+    }
+    fs::write(room.path().join("other"), "").unwrap();
+    room
+}
+
+#[test]
+fn lists_what_a_store_has() {
+    let room = kept_snapshots();
+    let folder = room.path().to_str().unwrap();
+    let printed = consul(&["snapshot", "list", folder], b"", &[]);
+    assert_eq!(printed.status, 0);
+    let lines: Vec<&str> = printed.output.lines().collect();
+    assert!(lines[0].starts_with("Name "), "{}", printed.output);
+    assert!(lines[1].starts_with("consul-1704078000000000000.snap ") && lines[1].ends_with("  no"));
+    assert!(lines[2].contains("  unknown: "), "{}", lines[2]);
+    assert!(
+        lines[3].ends_with("FAILED 2024-01-01 00:01Z: the object is cut off\\u{1b}"),
+        "{}",
+        lines[3]
+    );
+    assert!(
+        lines[4].ends_with("  2KB   2024-01-01 00:01Z"),
+        "{}",
+        lines[4]
+    );
+
+    let words = [
+        "snapshot",
+        "list",
+        "-format=json",
+        "-retain=2",
+        "-interval=1h",
+        folder,
+    ];
+    let json: serde_json::Value = serde_json::from_str(&consul(&words, b"", &[]).output).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 4);
+    assert_eq!(json[3]["ID"], "1704067200000000000");
+    assert_eq!(json[3]["Verified"], true);
+    assert_eq!(json[2]["Verified"], false);
+    assert!(json[0]["KeptUntil"].as_str() > json[1]["KeptUntil"].as_str());
+    assert_eq!(json[2]["KeptUntil"], json[3]["KeptUntil"]);
+
+    let words = ["snapshot", "list", "-retain=0", folder];
+    assert!(consul(&words, b"", &[]).output.contains("  for ever\n"));
+    let nothing = tempfile::tempdir().unwrap();
+    let printed = consul(
+        &["snapshot", "list", nothing.path().to_str().unwrap()],
+        b"",
+        &[],
+    );
+    assert_eq!(
+        (printed.output.as_str(), printed.status),
+        ("No snapshots\n", 0)
+    );
+    let printed = consul(&["snapshot", "list", "/nonexistent"], b"", &[]);
+    assert_eq!(
+        printed.output,
+        "Error: cannot list the snapshots in /nonexistent: no such file or directory\n"
+    );
+}
+
+#[test]
+fn shows_what_is_known_of_one() {
+    let room = kept_snapshots();
+    let path = |hour: u64| {
+        let id = 1_704_067_200_000_000_000 + hour * 3_600_000_000_000;
+        let file = room.path().join(format!("consul-{id}.snap"));
+        file.to_str().unwrap().to_owned()
+    };
+    let printed = consul(&["snapshot", "show", "-retain=9", &path(0)], b"", &[]);
+    assert_eq!(printed.status, 0);
+    for line in [
+        "Name         consul-1704067200000000000.snap",
+        "Size         2KB",
+        "Encrypted    no",
+        "Verified     2024-01-01 00:01Z",
+    ] {
+        assert!(
+            printed.output.contains(&format!("{line}\n")),
+            "{}",
+            printed.output
+        );
+    }
+    assert!(
+        printed.output.contains("\nKept until   "),
+        "{}",
+        printed.output
+    );
+    let words = ["snapshot", "show", "-format=json", &path(1)];
+    let json: serde_json::Value = serde_json::from_str(&consul(&words, b"", &[]).output).unwrap();
+    assert_eq!(json["Failure"], "the object is cut off\u{1b}");
+    assert_eq!(json["Begun"], "2024-01-01T01:00:00Z");
+    assert_eq!(json["KeptUntil"], serde_json::Value::Null);
+    assert!(json["Counts"].is_object());
+    let printed = consul(&["snapshot", "show", &path(9)], b"", &[]);
+    assert_eq!(printed.status, 1);
 }
