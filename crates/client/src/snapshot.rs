@@ -135,3 +135,106 @@ impl Client {
         Ok(answer.skipped)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures::future::BoxFuture;
+    use futures::{FutureExt, TryStreamExt};
+    use model::{RestoreMode, Section, Text};
+
+    use super::*;
+    use crate::transport::{Body, Pieces, Request, Transport};
+    use crate::{Config, Response};
+
+    /// An agent that answers all the same, and notes what was asked and how much came with it.
+    #[derive(Debug)]
+    struct Agent {
+        status: u16,
+        body: &'static str,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Transport for Agent {
+        fn send(&self, request: Request) -> BoxFuture<'_, io::Result<Response>> {
+            async move {
+                let asked = format!("{} {}", request.method(), request.uri());
+                let body = match request.into_body() {
+                    Body::Whole(bytes) => bytes.to_vec(),
+                    Body::Pieces(pieces) => {
+                        let all: Vec<Bytes> = pieces.try_collect().await?;
+                        all.concat()
+                    }
+                };
+                let asked = format!("{asked} {}", String::from_utf8_lossy(&body));
+                self.asked.lock().unwrap().push(asked);
+                let answer = Bytes::from_static(self.body.as_bytes());
+                let pieces = futures::stream::iter([Ok(answer)]);
+                let mut response = Response::new(Pieces::new(pieces));
+                *response.status_mut() = http::StatusCode::from_u16(self.status).unwrap();
+                Ok(response)
+            }
+            .boxed()
+        }
+    }
+
+    async fn restore(
+        status: u16,
+        body: &'static str,
+        part: Option<RestorePart>,
+    ) -> (Result<Vec<Skipped>, Error>, Vec<String>) {
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let agent = Agent {
+            status,
+            body,
+            asked: Arc::clone(&asked),
+        };
+        let client = Client::over(agent, Config::default()).unwrap();
+        let options = RestoreOptions {
+            part,
+            ..RestoreOptions::default()
+        };
+        let archive = futures::stream::iter([Ok(Bytes::from_static(b"archive"))]);
+        let restored = client.snapshot_restore(archive, &options).await;
+        let asked = asked.lock().unwrap().clone();
+        (restored, asked)
+    }
+
+    fn part(prefix: &[u8], into: Option<&str>) -> RestorePart {
+        let sections = [Section::Kv, Section::Acl].into();
+        let into = into.map(Text::from);
+        RestorePart::new(sections, vec![Text::from(prefix)], into, RestoreMode::Merge).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_part_is_asked_for_where_nobody_takes_it_for_everything() {
+        let (restored, asked) = restore(200, "", None).await;
+        assert_eq!(restored.unwrap(), []);
+        assert!(asked[0].ends_with("/v1/snapshot archive"), "{asked:?}");
+
+        let wanted = part(b"a b/", Some("\u{e9}"));
+        let (restored, asked) = restore(200, r#"{"Skipped":[]}"#, Some(wanted)).await;
+        assert_eq!(restored.unwrap(), []);
+        let url = "/v1/snapshot/part?only=acl%2Ckv&mode=merge&kv-prefix=a+b%2F&into-prefix=%C3%A9";
+        assert!(asked[0].ends_with(&format!("{url} archive")), "{asked:?}");
+    }
+
+    /// The original has nothing there, and something before it may answer whatever is asked.
+    #[tokio::test]
+    async fn who_knows_no_parts_is_not_believed() {
+        let (refused, _) = restore(404, "", Some(part(b"a", None))).await;
+        assert!(matches!(refused, Err(Error::NoParts)), "{refused:?}");
+        let (refused, _) = restore(200, "", Some(part(b"a", None))).await;
+        assert!(matches!(refused, Err(Error::Decode(_))), "{refused:?}");
+        let (refused, _) = restore(400, "no such part", Some(part(b"a", None))).await;
+        assert!(matches!(refused, Err(Error::Unexpected { code: 400, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_prefix_that_can_not_be_written_is_not_replaced_by_another() {
+        let (refused, asked) = restore(200, "", Some(part(b"\xff", None))).await;
+        assert!(matches!(refused, Err(Error::Key(_))), "{refused:?}");
+        assert!(asked.is_empty());
+    }
+}
