@@ -7,6 +7,7 @@ mod calls;
 mod events;
 mod forwarding;
 mod members;
+mod parts;
 mod pipelines;
 mod restores;
 mod sessions;

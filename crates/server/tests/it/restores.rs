@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use consensus::NodeId;
-use model::{Error, KvList, Text};
+use model::{Error, KvList, RestoreMode, RestorePart, Section, Text};
 use rpc::{Consistency, RestoreOptions};
 use server::Start;
 use tokio::time::{sleep, timeout};
@@ -122,6 +122,56 @@ async fn a_leader_that_dies_in_the_middle_leaves_all_or_nothing() {
         outcomes.contains_key("done") && outcomes.len() > 1,
         "{outcomes:?}"
     );
+}
+
+/// The keys of a generation, and nothing else.
+fn generation_only(mode: RestoreMode) -> RestoreOptions {
+    let prefixes = vec![Text::from("gen/")];
+    let part = RestorePart::new([Section::Kv].into(), prefixes, None, mode);
+    RestoreOptions {
+        part: Some(part.unwrap()),
+        ..RestoreOptions::default()
+    }
+}
+
+/// As with a whole restore, but that everything else stays, whatever becomes of it.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_dies_in_the_middle_of_a_part_leaves_all_or_nothing_of_it() {
+    let mut outcomes = BTreeMap::new();
+    for moment in [1, 4, 8, 12, 16, 24, 200] {
+        let mut trio = Trio::start(3).await;
+        let (leader, follower) = (trio.leader().await, trio.follower().await);
+        trio.restore(follower, archive(1)).await.unwrap();
+        trio.write(follower, set("mark", "x")).await.unwrap();
+        trio.write(follower, set("gen0", "x")).await.unwrap();
+        for disk in trio.disks.values() {
+            disk.set_sync_delay_max(Duration::from_millis(3));
+        }
+        let cluster = trio.cluster(follower);
+        let options = generation_only(RestoreMode::Replace);
+        let again = options.clone();
+        let restoring =
+            tokio::spawn(async move { cluster.restore(options, stream(archive(2))).await });
+        sleep(Duration::from_millis(moment)).await;
+        trio.write(follower, set("meanwhile", "x")).await.ok();
+        trio.kill(leader).await;
+        let said = restoring.await.unwrap();
+        let next = trio.leader().await;
+        trio.write(next, set("later", "x")).await.unwrap();
+        let (generation, others) = held(&trio, next).await;
+        let is_done = generation == Some(of(2));
+        assert!(is_done || generation == Some(of(1)));
+        assert!(others.contains(&b"mark".to_vec()) && others.contains(&b"gen0".to_vec()));
+        if said.is_ok() {
+            assert!(is_done, "it was said to be done at {moment} ms");
+        }
+        *outcomes.entry(is_done).or_insert(0) += 1;
+        let cluster = trio.cluster(follower);
+        cluster.restore(again, stream(archive(2))).await.unwrap();
+        trio.run(leader).await;
+        until_all_hold(&trio, 2).await;
+    }
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
 }
 
 #[tokio::test(start_paused = true)]

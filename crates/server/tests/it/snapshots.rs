@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::{CatalogNode, CatalogNodes, Command, Error, KvGet, KvList, KvOp, KvVerb, Text};
+use model::{
+    CatalogNode, CatalogNodes, Command, Error, KvGet, KvList, KvOp, KvVerb, RestoreMode,
+    RestorePart, Section, Text,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -221,9 +224,22 @@ async fn no_reader_sees_a_mix_of_two_states() {
             .await
             .unwrap();
     }
+    // A part is as much of one piece.
+    let part = RestorePart::new(
+        [Section::Kv].into(),
+        vec![Text::from("gen/")],
+        None,
+        RestoreMode::Replace,
+    );
+    let options = rpc::RestoreOptions {
+        part: Some(part.unwrap()),
+        ..rpc::RestoreOptions::default()
+    };
+    let archive = crate::setup::stream(generation(3, MANY, LENGTH));
+    server.cluster.restore(options, archive).await.unwrap();
     done.store(true, Ordering::Relaxed);
     let last = server.ask(key("gen/000000")).await;
-    assert!(last.answer.unwrap().value().starts_with(b"2"));
+    assert!(last.answer.unwrap().value().starts_with(b"3"));
     // A last change, for those who wait.
     server.put("gen/end", "").await;
     for reader in readers {
