@@ -11,7 +11,7 @@ use store::archive::{Item, Subject, Teller};
 
 use crate::items::{Unreadable, each_item};
 use crate::pipe::join;
-use crate::prints::{Print, Prints};
+use crate::prints::{Names, Print, Prints};
 
 /// How two snapshots differ, by kind of thing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -123,7 +123,20 @@ struct Found {
     change: Change,
 }
 
-/// Compares two snapshots. Each is opened twice at most, from different threads, and none of what it holds is kept but fingerprints, and the names of what differs.
+impl Found {
+    fn new(mark: &Mark, name: &[u8]) -> Self {
+        Self {
+            subject: mark.subject,
+            name: String::from_utf8_lossy(name).into_owned(),
+            change: mark.change,
+        }
+    }
+}
+
+/// How many bytes of names are kept of each archive, so that it need not be read again: enough for a million of common length.
+const NAMES_ROOM: usize = 64 << 20;
+
+/// Compares two snapshots. Each is opened twice at most, from different threads, and none of what it holds is kept but fingerprints and names.
 ///
 /// # Errors
 /// If one of them can't be read to its end.
@@ -131,15 +144,69 @@ pub fn diff<R: Read, S: Read>(
     first: impl Fn() -> Result<R, Unreadable> + Sync,
     second: impl Fn() -> Result<S, Unreadable> + Sync,
 ) -> Result<Difference, Unreadable> {
-    let (before, after) = both(|| prints(first()?), || prints(second()?));
-    let (mut difference, gone, come) = compare(&before?, &after?);
+    diff_within(NAMES_ROOM, first, second)
+}
+
+fn diff_within<R: Read, S: Read>(
+    room: usize,
+    first: impl Fn() -> Result<R, Unreadable> + Sync,
+    second: impl Fn() -> Result<S, Unreadable> + Sync,
+) -> Result<Difference, Unreadable> {
+    let (before, after) = both(|| Side::read(&first, room), || Side::read(&second, room));
+    let (before, after) = (before?, after?);
+    let (mut difference, gone, come) = compare(&before.prints, &after.prints);
     let (gone, come) = difference.bound(&gone, &come);
-    let (gone, come) = both(|| names(&first, gone), || names(&second, come));
+    let (gone, come) = both(|| before.name(gone, &first), || after.name(come, &second));
     for (found, unnamed) in [come?, gone?] {
         difference.name(found);
         difference.count_unnamed(unnamed);
     }
     Ok(difference)
+}
+
+/// One of two archives.
+struct Side {
+    /// By key.
+    prints: Vec<Print>,
+    names: Names,
+}
+
+impl Side {
+    fn read<R: Read>(
+        open: impl Fn() -> Result<R, Unreadable>,
+        room: usize,
+    ) -> Result<Self, Unreadable> {
+        let mut prints = Prints::default();
+        let mut names = Names::new(room);
+        each_item(open()?, |item| {
+            prints.add(item);
+            names.add(item.name);
+        })?;
+        Ok(Self {
+            prints: prints.settle(),
+            names,
+        })
+    }
+
+    /// The names of what was marked, in the order of the marks; and the marks for which there are none any more, since the archive is another one now.
+    fn name<'m, R: Read>(
+        &self,
+        marks: &'m [Mark],
+        open: impl Fn() -> Result<R, Unreadable>,
+    ) -> Result<(Vec<Found>, &'m [Mark]), Unreadable> {
+        let kept: Option<Vec<Found>> = marks
+            .iter()
+            .map(|mark| Some(Found::new(mark, self.names.get(mark.ordinal)?)))
+            .collect();
+        if let Some(found) = kept {
+            return Ok((found, &[]));
+        }
+        let mut naming = Naming::new(marks);
+        each_item(open()?, |item| naming.take(item))?;
+        let Naming { found, .. } = naming;
+        let unnamed = &marks[found.len()..];
+        Ok((found, unnamed))
+    }
 }
 
 /// Compares two states that are in memory.
@@ -166,12 +233,6 @@ fn both<T: Send, U>(one: impl FnOnce() -> T + Send, other: impl FnOnce() -> U) -
         let other = other();
         (join(one), other)
     })
-}
-
-fn prints(input: impl Read) -> Result<Vec<Print>, Unreadable> {
-    let mut prints = Prints::default();
-    each_item(input, |item| prints.add(item))?;
-    Ok(prints.settle())
 }
 
 /// What is the same, counted; what the first is to name; what the second is to name, both in order. What is compared is
@@ -206,20 +267,6 @@ fn compare(before: &[Print], after: &[Print]) -> (Difference, Vec<Mark>, Vec<Mar
     }
 }
 
-/// Reads an archive again for the names of what was marked, in the order of the marks; and gives back the marks that are no longer found.
-fn names<R: Read>(
-    open: impl Fn() -> Result<R, Unreadable>,
-    marks: &[Mark],
-) -> Result<(Vec<Found>, &[Mark]), Unreadable> {
-    let mut naming = Naming::new(marks);
-    if !marks.is_empty() {
-        each_item(open()?, |item| naming.take(item))?;
-    }
-    let Naming { found, .. } = naming;
-    let unnamed = &marks[found.len()..];
-    Ok((found, unnamed))
-}
-
 /// Finds the names of what was marked as it comes by again.
 struct Naming<'m> {
     marks: &'m [Mark],
@@ -240,11 +287,7 @@ impl<'m> Naming<'m> {
         if let Some(mark) = self.marks.get(self.found.len())
             && mark.ordinal == self.ordinal
         {
-            self.found.push(Found {
-                subject: item.subject,
-                name: String::from_utf8_lossy(item.name).into_owned(),
-                change: mark.change,
-            });
+            self.found.push(Found::new(mark, item.name));
         }
         self.ordinal += 1;
     }
@@ -259,7 +302,13 @@ mod tests {
     use crate::fixtures::{archive_of, sound};
 
     fn between(first: &[u8], second: &[u8]) -> Difference {
-        diff(|| Ok(first), || Ok(second)).unwrap()
+        let difference = diff(|| Ok(first), || Ok(second)).unwrap();
+        // Whether names were kept or are read again makes no difference.
+        for room in [0, 100] {
+            let again = diff_within(room, || Ok(first), || Ok(second)).unwrap();
+            assert_eq!(again, difference);
+        }
+        difference
     }
 
     #[test]
@@ -401,7 +450,7 @@ mod tests {
             let time = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             Ok(if time == 0 { &second[..] } else { &less[..] })
         };
-        let difference = diff(|| Ok(&first[..]), again).unwrap();
+        let difference = diff_within(0, || Ok(&first[..]), again).unwrap();
         assert_eq!(named(&difference, Subject::Token), [("a", Change::Added)]);
         assert_eq!(difference.count(Subject::Token, Change::Added), 2);
     }

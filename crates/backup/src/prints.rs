@@ -19,6 +19,49 @@ pub(crate) struct Print {
     pub(crate) subject: Subject,
 }
 
+/// Names of things, in the order in which they came, as long as there is room for all of them.
+#[derive(Debug)]
+pub(crate) struct Names {
+    bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+    room: usize,
+}
+
+impl Names {
+    pub(crate) fn new(room: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            room,
+        }
+    }
+
+    pub(crate) fn add(&mut self, name: &[u8]) {
+        let size = name.len() + size_of::<usize>();
+        match self.room.checked_sub(size) {
+            Some(room) => {
+                self.room = room;
+                self.bytes.extend_from_slice(name);
+                self.ends.push(self.bytes.len());
+            }
+            // From here on it is not known which name is whose, so those before are of no use either.
+            None => *self = Self::new(0),
+        }
+    }
+
+    /// The name of the so many-th thing; `None` if there was no room for all.
+    pub(crate) fn get(&self, ordinal: u64) -> Option<&[u8]> {
+        let at = usize::try_from(ordinal).ok()?;
+        let end = *self.ends.get(at)?;
+        let start = match at {
+            0 => 0,
+            _ => self.ends[at - 1],
+        };
+        Some(&self.bytes[start..end])
+    }
+}
+
 /// Fingerprints of an archive as it is read.
 #[derive(Debug, Default)]
 pub(crate) struct Prints(Vec<Print>);
