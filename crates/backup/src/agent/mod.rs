@@ -59,6 +59,8 @@ mod service;
 mod settings;
 mod status;
 mod take;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::time::Duration;

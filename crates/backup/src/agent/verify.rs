@@ -67,15 +67,15 @@ async fn look(
     // An archive that broke off on its way is no news about what lies there.
     let size = arrived.map_err(Doubt::Unread)?;
     let loaded = judgement.map_err(|why| Doubt::Wrong(format!("can't be restored: {why}")))?;
+    if let Some(text) = difference(expected.received, &loaded) {
+        return Err(Doubt::Wrong(text));
+    }
     if size != expected.size {
         let sent = expected.size;
         let text = format!("has {size} bytes there, and {sent} were sent");
         return Err(Doubt::Wrong(text));
     }
-    match difference(expected.received, &loaded) {
-        None => Ok(()),
-        Some(text) => Err(Doubt::Wrong(text)),
-    }
+    Ok(())
 }
 
 /// Takes all of it, and says how long it was.
