@@ -304,10 +304,8 @@ mod tests {
     fn between(first: &[u8], second: &[u8]) -> Difference {
         let difference = diff(|| Ok(first), || Ok(second)).unwrap();
         // Whether names were kept or are read again makes no difference.
-        for room in [0, 100] {
-            let again = diff_within(room, || Ok(first), || Ok(second)).unwrap();
-            assert_eq!(again, difference);
-        }
+        let again = diff_within(50, || Ok(first), || Ok(second)).unwrap();
+        assert_eq!(again, difference);
         difference
     }
 

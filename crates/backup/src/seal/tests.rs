@@ -77,6 +77,19 @@ fn what_was_sealed_is_opened_again() {
     }
 }
 
+/// Release 1.1.1 of age wrote these, the second with `-a`.
+#[test]
+fn what_age_wrote_is_opened() {
+    let one = identities(KEYGEN).unwrap();
+    let plain = fixtures::snapshot("empty.snap");
+    for sealed in [
+        &include_bytes!("by-age/empty.snap.age")[..],
+        include_bytes!("by-age/empty.snap.txt"),
+    ] {
+        assert_eq!(open(sealed, Some(&one)).unwrap(), plain);
+    }
+}
+
 /// Lengths around those of a chunk, in pieces of lengths that don't fit them.
 #[test]
 fn every_length_comes_back() {
