@@ -33,6 +33,12 @@ pub(super) const AGENT: &[Flag] = &[
         "With https: the certificate authorities to trust, in PEM. CONSUL_CACERT when not given, else the system's.",
     ),
     Flag::new(
+        "ca-path",
+        Value::Text(""),
+        "folder",
+        "With https: a folder of such files, all of which are trusted. CONSUL_CAPATH when not given.",
+    ),
+    Flag::new(
         "client-cert",
         Value::Text(""),
         "file",
@@ -90,7 +96,7 @@ pub(super) fn client(parsed: &Parsed, console: &mut Console<'_>) -> Result<Clien
     let file = |name, or| flag(name).or_else(|| variable(or)).map(PathBuf::from);
     let tls = Tls {
         ca_file: file("ca-file", "CONSUL_CACERT"),
-        ca_path: None,
+        ca_path: file("ca-path", "CONSUL_CAPATH"),
         cert_file: file("client-cert", "CONSUL_CLIENT_CERT"),
         key_file: file("client-key", "CONSUL_CLIENT_KEY"),
         server_name: flag("tls-server-name").or_else(|| variable("CONSUL_TLS_SERVER_NAME")),

@@ -256,6 +256,82 @@ fn once_saves_keeps_so_many_and_registers_nothing() {
 }
 
 #[test]
+fn several_destinations_keep_each_their_own() {
+    let room = tempfile::tempdir().unwrap();
+    let agent = Agent::start(room.path());
+    let text = r#"{"snapshot_agent": {
+        "snapshot": {"interval": "0", "encrypt_to": ["age13zkp9lppt3c53kcdv6nk5w24re9cu3d7c2ps353sefk9t9g70fvse2svtf"]},
+        "backup_destinations": {"local_storage": [{"path": "many"}, {"path": "few", "retain": 1}]}}}"#;
+    std::fs::create_dir(room.path().join("conf.d")).unwrap();
+    std::fs::write(room.path().join("conf.d/keeper.json"), text).unwrap();
+    let in_folder = |folder: &str| {
+        let entries = std::fs::read_dir(room.path().join(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.ends_with(".json")).collect();
+        names.sort();
+        names
+    };
+    for round in 0..3 {
+        let name = format!("round-{round}");
+        let keeper = Keeper::start(&agent, room.path(), &name, &["-config-dir=conf.d"]);
+        let (status, log) = keeper.ended();
+        assert_eq!(status, Some(0), "{log}");
+        for line in [
+            "       Encrypted To: 1 recipient\n",
+            "   Snapshot Storage: Local -> Path: \"many\"\n",
+            "   Snapshot Storage: Local -> Path: \"few\"\n",
+            "       Retain There: 1\n",
+        ] {
+            assert!(log.contains(line), "{log}");
+        }
+    }
+    let (many, few) = (in_folder("many"), in_folder("few"));
+    assert_eq!((many.len(), &few[..]), (3, &many[2..]));
+    assert!(
+        many.iter().all(|name| name.ends_with(".snap.age")),
+        "{many:?}"
+    );
+}
+
+#[test]
+fn a_disk_that_takes_no_more_leaves_nothing_behind() {
+    let room = tempfile::tempdir().unwrap();
+    let agent = Agent::start(room.path());
+    // What doesn't get smaller by being compressed.
+    let mut noise = 1_u64;
+    let value: Vec<u8> = std::iter::repeat_with(|| {
+        noise = noise
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        noise.to_be_bytes()[0]
+    })
+    .take(64 << 10)
+    .collect();
+    agent.expect("PUT", "/v1/kv/noise", &value);
+    // A file may have 4 kB, and writing more is an error instead of a signal.
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_consul"))
+        .args(["snapshot", "agent", "-interval=0", "-local-path=kept"])
+        .arg(format!("-http-addr={}", agent.address))
+        .current_dir(room.path())
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}");
+    let lines: Vec<&str> = out.lines().filter(|line| line.contains("[ERR]")).collect();
+    assert!(
+        !lines.is_empty()
+            && lines
+                .iter()
+                .all(|line| line.contains("kept: File too large")),
+        "{out}"
+    );
+    let left = std::fs::read_dir(room.path().join("kept")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn one_of_several_saves_and_another_takes_over() {
     let room = tempfile::tempdir().unwrap();
     let agent = Agent::start(room.path());

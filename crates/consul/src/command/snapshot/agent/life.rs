@@ -161,8 +161,9 @@ impl Life<'_, '_> {
     /// One snapshot.
     async fn once(&mut self, plan: Plan) -> u8 {
         let (stop, stopped) = oneshot::channel();
+        // Apart, since it is as large as what it streams through.
         let saving = agent::once(plan.client, plan.agent, surroundings(), until(stopped));
-        let mut saving = std::pin::pin!(saving);
+        let mut saving = Box::pin(saving);
         let saved = tokio::select! {
             biased;
             () = self.signals.stop() => {
@@ -189,7 +190,7 @@ impl Life<'_, '_> {
     async fn stay(&mut self, said: &Said, settings: &Settings, plan: Plan) -> End {
         let (stop, stopped) = oneshot::channel();
         let running = agent::run(plan.client, plan.agent, surroundings(), until(stopped));
-        let mut running = std::pin::pin!(running);
+        let mut running = Box::pin(running);
         let end = loop {
             let told = tokio::select! {
                 biased;
