@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::Write as _;
 
 use backup::seal::Identities;
-use backup::{Change, Difference, Proof, Subject};
-use client::Client;
+use backup::{Change, Difference, Proof, Subject, Unreadable};
+use client::{Client, QueryOptions};
 use futures::TryStreamExt;
+use model::RestorePart;
 use serde_json::json;
 
 use super::progress::Progress;
@@ -128,7 +129,7 @@ pub(in crate::command) fn diff(parsed: &Parsed, console: &mut Console<'_>) -> u8
         let one = Held::take(&source::location(first, console)?, console)?;
         let other = match second {
             Some(second) => Held::take(&source::location(second, console)?, console)?,
-            None => now(parsed, console)?,
+            None => now(&http::query_options(parsed), parsed, console)?,
         };
         let difference = compared(&one, &other, identities.as_ref())?;
         Ok((difference, as_json))
@@ -136,17 +137,37 @@ pub(in crate::command) fn diff(parsed: &Parsed, console: &mut Console<'_>) -> u8
     show(outcome, parsed, console)
 }
 
-/// What a restore of this file would change.
-pub(super) fn dry_run(file: &str, parsed: &Parsed, console: &mut Console<'_>) -> u8 {
+/// What a restore of this file, or of a part of it, would change.
+pub(super) fn dry_run(
+    file: &str,
+    part: Option<&RestorePart>,
+    parsed: &Parsed,
+    console: &mut Console<'_>,
+) -> u8 {
     let outcome = wants_json(parsed).and_then(|as_json| {
         let identities = source::identities(parsed)?;
+        let identities = identities.as_ref();
         let wanted = Held::take(&source::location(file, console)?, console)?;
+        let would_fail = |why: Unreadable| format!("A restore would fail: {why}");
         // What can't be restored has nothing to show.
-        (wanted.open(identities.as_ref()))
+        (wanted.open(identities))
             .and_then(backup::prove)
-            .map_err(|why| format!("A restore would fail: {why}"))?;
-        let present = now(parsed, console)?;
-        let difference = compared(&present, &wanted, identities.as_ref())?;
+            .map_err(would_fail)?;
+        // What the leader has is what would be replaced.
+        let leader = QueryOptions {
+            datacenter: parsed.text("datacenter").to_owned(),
+            ..QueryOptions::default()
+        };
+        let present = now(&leader, parsed, console)?;
+        let difference = match part {
+            None => compared(&present, &wanted, identities)?,
+            Some(part) => {
+                let open = |held: &Held| held.open(identities);
+                let (present, wanted) = (open(&present), open(&wanted));
+                (present.and_then(|present| backup::diff_part(present, wanted?, part)))
+                    .map_err(would_fail)?
+            }
+        };
         Ok((difference, as_json))
     });
     show(outcome, parsed, console)
@@ -171,16 +192,24 @@ fn show(
 }
 
 /// What the cluster has now, as a file without a name.
-fn now(parsed: &Parsed, console: &mut Console<'_>) -> Result<Held, String> {
+fn now(
+    options: &QueryOptions,
+    parsed: &Parsed,
+    console: &mut Console<'_>,
+) -> Result<Held, String> {
     let client = http::client(parsed, console).map_err(|why| http::cannot_connect(&why))?;
     let progress = Progress::new("Saving", None, console);
-    let saved = http::wait_for(saved(&client, parsed, progress))?;
+    let saved = http::wait_for(saved(&client, options, progress))?;
     Ok(Held::of(saved))
 }
 
-async fn saved(client: &Client, parsed: &Parsed, progress: Progress) -> Result<File, String> {
+async fn saved(
+    client: &Client,
+    options: &QueryOptions,
+    progress: Progress,
+) -> Result<File, String> {
     let download = client
-        .snapshot_save(&http::query_options(parsed))
+        .snapshot_save(options)
         .await
         .map_err(|why| format!("Error saving snapshot: {why}"))?;
     let writing = |why| format!("Error saving snapshot: {}", reason(&why));

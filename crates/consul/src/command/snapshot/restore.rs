@@ -5,6 +5,7 @@ use std::thread;
 
 use bytes::{Bytes, BytesMut};
 use client::{Client, RestoreOptions, Skipped};
+use model::{PartError, PartWish, RestorePart};
 use tokio::sync::mpsc;
 
 use super::progress::Progress;
@@ -13,7 +14,81 @@ use super::{about_places, compare, only_argument};
 use crate::command::{OK, http};
 use crate::config::reason;
 use crate::console::Console;
-use crate::flags::{Flag, Parsed, Syntax};
+use crate::flags::{Flag, Parsed, Syntax, Value};
+
+/// Which part, and how.
+const PART: &[Flag] = &[
+    Flag::new(
+        "only",
+        Value::Text(""),
+        "parts",
+        "Restores only these parts: any of catalog, sessions, acl, kv and queries, with commas in between. The catalog is \
+         nodes, services, checks and coordinates.",
+    ),
+    Flag::new(
+        "skip",
+        Value::Text(""),
+        "parts",
+        "Restores all parts but these.",
+    ),
+    Flag::new(
+        "kv-prefix",
+        Value::Many,
+        "prefix",
+        "Of the keys, restores only those that begin with this; given several times, with any of them. Without -only \
+         and -skip nothing but these keys is restored.",
+    ),
+    Flag::new(
+        "into-prefix",
+        Value::Text(""),
+        "prefix",
+        "Puts what begins with the one -kv-prefix under keys that begin with this instead. Keys that begin with the \
+         old prefix stay as they are.",
+    ),
+    Flag::switch(
+        "merge",
+        false,
+        "Adds to what is there and writes over what has the same name, but removes nothing. Without it, what the part \
+         of the snapshot lacks is removed.",
+    ),
+];
+
+/// The part that the flags name; `None` for everything.
+fn part(parsed: &Parsed) -> Result<Option<RestorePart>, String> {
+    const NAMES: [&str; 5] = ["only", "skip", "kv-prefix", "into-prefix", "merge"];
+    if !NAMES.iter().any(|name| parsed.given(name)) {
+        return Ok(None);
+    }
+    let given = |name| parsed.given(name).then(|| parsed.text(name).as_bytes());
+    let prefixes = parsed.in_order().filter(|(name, _)| *name == "kv-prefix");
+    let prefixes: Vec<&[u8]> = prefixes.map(|(_, prefix)| prefix.as_bytes()).collect();
+    let wish = PartWish {
+        only: given("only"),
+        skip: given("skip"),
+        kv_prefixes: &prefixes,
+        into_prefix: given("into-prefix"),
+        mode: parsed.switch("merge").then_some(b"merge"),
+    };
+    RestorePart::parse(wish).map(Some).map_err(|why| match why {
+        PartError::Nothing => "No part is named: -only, -skip or -kv-prefix says which".to_owned(),
+        PartError::OnlyAndSkip => "Only one of -only and -skip can be given".to_owned(),
+        PartError::PrefixWithoutKeys => {
+            "-kv-prefix is given, but kv is not among the parts that are restored".to_owned()
+        }
+        PartError::IntoWithoutPrefix => "-into-prefix needs exactly one -kv-prefix".to_owned(),
+        PartError::IntoEverything => {
+            "With an empty -into-prefix all other keys would be removed; give -merge as well"
+                .to_owned()
+        }
+        other => format!("Error: {other}"),
+    })
+}
+
+/// The part in a few words.
+fn told(part: &RestorePart) -> String {
+    let sections: Vec<&str> = part.sections().iter().map(|it| it.name()).collect();
+    format!("Restored {} of the snapshot", sections.join(", "))
+}
 
 pub(in crate::command) const RESTORE: Syntax = Syntax {
     name: "snapshot restore",
@@ -21,13 +96,19 @@ pub(in crate::command) const RESTORE: Syntax = Syntax {
     summary: "Restores a cluster from a snapshot file",
     about: about_places!(
         "Replaces the whole state of the cluster by that of a snapshot file: keys, services, sessions, tokens and \
-         queries. A file that isn't sound is refused before anything changes."
+         queries. A file that isn't sound is refused before anything changes.\n\nWith -only, -skip or -kv-prefix a part \
+         of the snapshot takes the place of that part of the state, as one change like the whole: either all of it \
+         happens or nothing. Locks whose sessions don't come along are free afterwards. Sessions need their nodes, there \
+         or in the same part. Servers that don't know parts refuse them."
     ),
     example: "consul snapshot restore backup.snap\n\
               consul snapshot restore -dry-run backup.snap\n\
+              consul snapshot restore -only=kv,queries backup.snap\n\
+              consul snapshot restore -kv-prefix=app/ -into-prefix=app-restored/ backup.snap\n\
               consul snapshot restore -identity=key.txt s3://backups/dc1.snap.age",
     flags: &[
         compare::DRY_RUN,
+        PART,
         &[Flag::switch(
             "skip-unknown",
             false,
@@ -40,29 +121,34 @@ pub(in crate::command) const RESTORE: Syntax = Syntax {
 };
 
 pub(in crate::command) fn restore(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
+    let (file, part) = match only_argument(parsed).and_then(|file| Ok((file, part(parsed)?))) {
+        Ok(wish) => wish,
+        Err(why) => return http::failed(console, why),
+    };
     if parsed.switch("dry-run") {
-        return match only_argument(parsed) {
-            Ok(file) => compare::dry_run(file, parsed, console),
-            Err(why) => http::failed(console, why),
-        };
+        return compare::dry_run(file, part.as_ref(), parsed, console);
     }
-    let outcome = only_argument(parsed).and_then(|file| {
+    let done = match &part {
+        None => "Restored snapshot".to_owned(),
+        Some(part) => told(part),
+    };
+    let outcome = (|| {
         let identities = source::identities(parsed)?;
         let location = source::location(file, console)?;
         let client = http::client(parsed, console).map_err(|why| http::cannot_connect(&why))?;
         let options = RestoreOptions {
             write: http::write_options(parsed),
             skip_unknown: parsed.switch("skip-unknown"),
-            ..RestoreOptions::default()
+            part,
         };
         let mut progress = Progress::new("Sending", None, console);
         let source = Source::open(&location, identities.as_ref(), console)?;
         progress.expect(source.size);
         restore_from(source.reader, &client, &options, progress)
-    });
+    })();
     match outcome {
         Ok(skipped) => {
-            console.say("Restored snapshot");
+            console.say(done);
             for Skipped { r#type, count } in skipped {
                 console.say(format_args!("Skipped {count} records of type {type}", type = r#type));
             }

@@ -187,6 +187,105 @@ fn restores_from_a_file_or_standard_input() {
 }
 
 #[test]
+fn restores_a_part() {
+    let archive = fs::read(fixture("full-0.7.1.snap")).unwrap();
+    let empty = fs::read(fixture("empty.snap")).unwrap();
+    let stub = Stub::tcp(move |asked| {
+        if asked.line.starts_with("PUT ") {
+            return Reply::ok(r#"{"Skipped": []}"#);
+        }
+        Reply {
+            headers: &[("X-Consul-Index", "68")],
+            ..Reply::ok(empty.clone())
+        }
+    });
+    let asked = |words: &[&str]| {
+        let line = [&["restore"], words, &["-"]].concat();
+        let printed = run(&stub, &line, &archive);
+        (printed.output, stub.lines().concat())
+    };
+    let part = "PUT /v1/snapshot/part?";
+    assert_eq!(
+        asked(&["-only=queries,kv"]),
+        (
+            "Restored kv, queries of the snapshot\n".to_owned(),
+            format!("{part}only=kv%2Cqueries&mode=replace")
+        )
+    );
+    assert_eq!(
+        asked(&[
+            "-skip=catalog,sessions,acl,queries",
+            "-kv-prefix=a",
+            "-kv-prefix=b",
+            "-merge"
+        ])
+        .1,
+        format!("{part}only=kv&mode=merge&kv-prefix=a&kv-prefix=b")
+    );
+    assert_eq!(
+        asked(&["-kv-prefix=a/", "-into-prefix=b/"]).1,
+        format!("{part}only=kv&mode=replace&kv-prefix=a%2F&into-prefix=b%2F")
+    );
+    for (words, problem) in [
+        (&["-merge"][..], "No part is named: "),
+        (&["-only=kv", "-skip=kv"], "Only one of -only and -skip"),
+        (&["-only=kv,nodes"], "Error: unknown part \"nodes\": "),
+        (&["-only="], "Error: unknown part \"\": "),
+        (&["-only=acl", "-kv-prefix=a"], "-kv-prefix is given, but"),
+        (
+            &["-only=kv", "-into-prefix=a"],
+            "-into-prefix needs exactly one",
+        ),
+        (
+            &["-kv-prefix=a", "-into-prefix="],
+            "With an empty -into-prefix",
+        ),
+        (
+            &["-skip=catalog,sessions,acl,kv,queries"],
+            "Error: nothing is left",
+        ),
+    ] {
+        let (output, lines) = asked(words);
+        assert!(output.starts_with(problem), "{words:?}: {output}");
+        assert_eq!(lines, "");
+    }
+
+    // Told before: what it would change in a cluster that has nothing.
+    let told = |words: &[&str]| {
+        let line = [&["restore", "-dry-run"], words, &["-"]].concat();
+        let printed = run(&stub, &line, &archive);
+        stub.asked();
+        (printed.status, printed.output)
+    };
+    let (status, all) = told(&[]);
+    assert_eq!(status, 2);
+    assert!(
+        all.contains("\nkeys: 24 added") && all.contains("\ntokens: "),
+        "{all}"
+    );
+    let (status, keys) = told(&["-only=kv"]);
+    assert_eq!(status, 2);
+    assert!(
+        keys.starts_with("keys: 24 added, 0 changed, 0 removed"),
+        "{keys}"
+    );
+    assert!(!keys.contains("tokens: "), "{keys}");
+    let (status, moved) = told(&["-kv-prefix=tomb/", "-into-prefix=moved/"]);
+    assert_eq!(status, 2);
+    assert!(
+        moved.contains("  + moved/") && !moved.contains("tomb/"),
+        "{moved}"
+    );
+    assert_eq!(
+        told(&["-kv-prefix=no such prefix"]),
+        (0, "No difference\n".to_owned())
+    );
+    let (status, why) = told(&["-only=sessions"]);
+    assert_eq!(status, 1);
+    assert!(why.starts_with("A restore would fail: "), "{why}");
+}
+
+#[test]
 fn says_why_a_restore_failed() {
     let stub =
         Stub::tcp(|_| Reply::status(500, "failed to decompress snapshot: gzip: invalid header"));
