@@ -18,6 +18,7 @@ mod million;
 mod names;
 pub(crate) mod process;
 mod services;
+mod snapshots;
 mod table;
 mod watchers;
 
@@ -121,6 +122,11 @@ const LINES: &[Line] = &[
         name: "restore",
         about: "snapshot restore of a million keys",
         measure: million::restore,
+    },
+    Line {
+        name: "snapshots",
+        about: "snapshot verify, diff and redact of a million keys",
+        measure: snapshots::snapshots,
     },
     Line {
         name: "memory",

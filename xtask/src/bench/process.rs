@@ -194,18 +194,7 @@ impl Agent {
     }
 
     fn status(&self, name: &str) -> Result<f64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .context("a line of the status")?;
-        let kilobytes: f64 = line
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .context("a size of the status")?;
-        Ok(kilobytes * 1024.0)
+        status_of(self.child.id(), name)
     }
 
     /// Waits until the server has used less than two percent of a core for a second: what it does in the
@@ -233,6 +222,22 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A size in the status of a process, in bytes.
+pub(crate) fn status_of(process: u32, name: &str) -> Result<f64> {
+    let path = format!("/proc/{process}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .context("a line of the status")?;
+    let kilobytes: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .context("a size of the status")?;
+    Ok(kilobytes * 1024.0)
 }
 
 /// User and system time in a `stat` file of a process or of one of its threads.
