@@ -1,4 +1,4 @@
-//! A snapshot without its secrets, to be shown to who helps.
+//! A snapshot without its secrets, to be shown to who helps; `docs/redaction.md` is the same for operators.
 //!
 //! | stays | goes |
 //! | --- | --- |
