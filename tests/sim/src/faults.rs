@@ -27,6 +27,9 @@ pub(crate) enum Fault {
     DiskFull,
     /// Syncs take seconds.
     SlowSync,
+    /// They do on every server: whoever leads keeps its lease, and what it proposes comes true late. Only lives that ask
+    /// for it have it.
+    SlowSyncs,
     /// One server is cut off, in both directions.
     Isolation,
     /// Two groups don't hear each other.
@@ -212,6 +215,13 @@ impl Trouble {
                     .storage
                     .set_sync_delay_max(Duration::from_millis(delay));
                 self.later(cluster, 1_000, 8_000, Undo::QuickSync(place));
+            }
+            Fault::SlowSyncs => {
+                let delay = Duration::from_millis(cluster.chance.random_range(1_000..5_000));
+                for place in 0..servers {
+                    cluster.places[place].storage.set_sync_delay_max(delay);
+                    self.later(cluster, 2_000, 6_000, Undo::QuickSync(place));
+                }
             }
             Fault::Isolation | Fault::Split | Fault::OneWay | Fault::Partial => {
                 self.cut(cluster, kind, place);

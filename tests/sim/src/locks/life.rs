@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::holder::{Done, Holder};
 use super::{LIMIT, LOCKS, lock};
 use crate::check::{Violation, check_locks};
+use crate::faults::Fault;
 use crate::history::locks::What;
 use crate::life::{self, Course, Failure, Life, Plan};
 use crate::world::World;
@@ -53,7 +54,11 @@ async fn go_through(mut life: Life) -> Result<LocksReport, Violation> {
     life.cluster.bootstrap().await;
     // Where little goes wrong much is done, and the other way round.
     let share = [0.06, 0.15, 0.3][life.chance.random_range(0..3)];
-    let kinds = life.draw_kinds(share);
+    let mut kinds = life.draw_kinds(share);
+    // What ends a session was proposed long before it is true, and meanwhile its locks are seen with it.
+    if life.chance.random_bool(0.4) {
+        kinds.push(Fault::SlowSyncs);
+    }
     let holders = life.chance.random_range(2..6);
     let contenders = life.chance.random_range(0..6);
     let troubles = life.chance.random_bool(0.7);
