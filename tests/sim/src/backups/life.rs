@@ -15,6 +15,7 @@ use super::machine::Host;
 use super::post::{Mishaps, Orders, Post};
 use super::trouble::{Outsider, TROUBLES, Trouble};
 use super::witness::Witness;
+use super::words;
 use crate::agents::Machine;
 use crate::check::{Violation, check_backups};
 use crate::history::backups::{BackupHistory, Span, What};
@@ -117,9 +118,11 @@ async fn go_through(mut life: Life) -> Result<BackupsReport, Violation> {
     life.cluster.form().await?;
 
     let witness = Witness::new(&world);
+    let _listening = words::listen(&witness);
     witness.with(|history| {
         history.interval = orders.interval;
         history.stale = orders.stale;
+        history.max_failures = orders.max_failures;
         history.clocks_are_wrong = mishaps.clocks;
         history.retentions.clone_from(&orders.retentions);
     });

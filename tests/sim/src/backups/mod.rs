@@ -15,6 +15,7 @@ mod post;
 mod process;
 mod trouble;
 mod witness;
+mod words;
 
 pub use life::{BackupsReport, run_backups};
 

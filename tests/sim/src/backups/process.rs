@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::words;
+
 /// Clones are the same process.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
@@ -93,6 +95,7 @@ impl<F: Future> Future for Running<F> {
         if self.process.poll_awake(context).is_pending() {
             return Poll::Pending;
         }
-        self.work.as_mut().poll(context)
+        let number = self.process.number;
+        words::speak(number, || self.work.as_mut().poll(context))
     }
 }

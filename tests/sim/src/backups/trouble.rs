@@ -158,9 +158,15 @@ impl Outsider {
                 self.world.tell("trouble", || {
                     format!("depot {place}: {health:?} for {length} ms")
                 });
+                let from = self.witness.now();
                 depot.set_health(health);
                 self.rest(Duration::from_millis(length)).await;
                 depot.set_health(Health::Good);
+                if health == Health::Lies {
+                    let to = self.witness.now();
+                    self.witness
+                        .with(|history| history.lies.push(Span { from, to }));
+                }
             }
             Trouble::CutOff => {
                 let number = self.chance.random_range(0..self.hosts.len());

@@ -70,6 +70,25 @@ impl Witness {
         self.with(|history| history.troubles.push(Span { from, to }));
     }
 
+    /// A process says something.
+    pub(super) fn hears(&self, process: Option<u32>, line: &str) {
+        self.world
+            .tell("says", || format!("process {process:?}: {line}"));
+        if let Some(process) = process
+            && line.starts_with("Gave up leadership")
+        {
+            let called = self.now();
+            self.with(|history| {
+                history.events.push(Event {
+                    process,
+                    called,
+                    returned: Some(called),
+                    what: What::GivesUp,
+                });
+            });
+        }
+    }
+
     /// Something is asked.
     pub(super) fn asks(&self, process: &Process, what: What) -> Call {
         self.world.tell("backups", || {
@@ -165,6 +184,7 @@ impl Witness {
             What::Began
             | What::Ended
             | What::Saves
+            | What::GivesUp
             | What::Releases
             | What::Lists { .. }
             | What::Publishes { .. }

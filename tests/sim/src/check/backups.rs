@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backup::Name;
+use backup::{Name, Retention};
 
 use super::Violation;
 use crate::history::Moment;
@@ -56,6 +56,7 @@ pub fn check_backups(history: &BackupHistory) -> Result<Duration, Violation> {
     rotated(history, &snapshots)?;
     spaced(history, &snapshots)?;
     none_missed(history, &snapshots)?;
+    given_up(history)?;
     go_on(history, &snapshots)
 }
 
@@ -283,7 +284,7 @@ fn rotated(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Violat
                 let retention = history.retentions.get(*store).copied().unwrap_or_default();
                 let seen = lists.get(&(event.process, *store));
                 let (_, seen) = seen.copied().unwrap_or((0, &[]));
-                let expired: BTreeSet<Name> = retention.expired(seen).into_iter().collect();
+                let expired = expired(retention, seen);
                 if !expired.contains(name) {
                     return Err(Violation::new(
                         property,
@@ -320,6 +321,17 @@ fn rotated(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Violat
         }
     }
     Ok(())
+}
+
+/// What isn't among the newest, told anew: the real rule is what is judged here.
+fn expired(retention: Retention, seen: &[Name]) -> BTreeSet<Name> {
+    if retention.newest == 0 {
+        return BTreeSet::new();
+    }
+    let mut names = seen.to_vec();
+    names.sort_unstable();
+    names.truncate(names.len().saturating_sub(retention.newest));
+    names.into_iter().collect()
 }
 
 /// An interval lies between the starts of two snapshots, if who began the second could know of the first: it took it and
@@ -431,6 +443,50 @@ fn none_missed(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Vi
                     seconds(most)
                 ),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Who gives the lock up because of failures has failed so often in a row since it got it.
+fn given_up(history: &BackupHistory) -> Result<(), Violation> {
+    let mut failed: BTreeMap<Process, u32> = BTreeMap::new();
+    let mut published: BTreeMap<Process, usize> = BTreeMap::new();
+    for event in &history.events {
+        let failed = failed.entry(event.process).or_default();
+        let published = published.entry(event.process).or_default();
+        match &event.what {
+            What::Takes { .. } => *failed = 0,
+            What::Saves => {
+                *failed += 1;
+                *published = 0;
+            }
+            What::Publishes { .. } => {
+                let Some(returned) = event.returned else {
+                    continue;
+                };
+                // It is read back soon, and was of no use if less comes.
+                let reading = returned + ns(Duration::from_secs(60));
+                let mut lies = history.lies.iter();
+                if !lies.any(|span| span.meets(returned, reading)) {
+                    *published += 1;
+                }
+                if *published == history.retentions.len() {
+                    *failed = 0;
+                }
+            }
+            What::GivesUp if *failed < history.max_failures || history.max_failures == 0 => {
+                return Err(Violation::new(
+                    "the lock is given up only after so many failures in a row",
+                    format!(
+                        "process {} gives it up at {:.3} after {failed}, and {} are allowed",
+                        event.process,
+                        seconds(event.called),
+                        history.max_failures
+                    ),
+                ));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -44,6 +44,8 @@ pub enum What {
     },
     /// The lock was given back.
     Releases,
+    /// The process said that it gave the lock back since too many of its snapshots had failed.
+    GivesUp,
     /// The lock was read, by way of a leader that has made sure that it is one, or not.
     Reads {
         /// Whether it was.
@@ -134,6 +136,10 @@ pub struct BackupHistory {
     pub interval: Duration,
     /// Whether servers were asked that need not lead.
     pub stale: bool,
+    /// After how many failed snapshots in a row the lock is given up; 0: never.
+    pub max_failures: u32,
+    /// When a store gave back less than it had been given.
+    pub lies: Vec<Span>,
     /// Whether machines' clocks are far apart.
     pub clocks_are_wrong: bool,
     /// What each store keeps.
