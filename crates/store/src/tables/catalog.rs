@@ -66,9 +66,22 @@ pub(crate) struct Catalog {
     by_status: OrdSet<Listed>,
     /// Checks by lower-cased service name, if they have one.
     by_service: OrdSet<Listed>,
+    /// Whether instances and candidates are left as they are until [`Catalog::settled`]; never so between two entries.
+    is_deferred: bool,
 }
 
 impl Catalog {
+    /// From here on only rows are kept: who writes most of them makes instances of them once, and not at each.
+    pub(crate) fn defer(&mut self) {
+        self.is_deferred = true;
+    }
+
+    /// The same rows with their instances.
+    pub(crate) fn settled(self) -> Self {
+        let rows = CatalogRows::from(self);
+        rows.build()
+    }
+
     /// Puts a node in its place; what was there before comes back.
     pub(crate) fn insert_node(&mut self, node: Node) -> Option<Arc<Node>> {
         let key = node.name.lower();
@@ -177,6 +190,9 @@ impl Catalog {
 
     /// Replaces one instance of a node, or all.
     fn rebuild(&mut self, node_lower: &Text, only: Option<&Text>) {
+        if self.is_deferred {
+            return;
+        }
         let Some(node) = self.nodes.get(node_lower).cloned() else {
             return;
         };
@@ -235,6 +251,9 @@ impl Catalog {
 
     /// Takes an instance away.
     fn remove_instance(&mut self, place: &Listed) {
+        if self.is_deferred {
+            return;
+        }
         if let Some(InstanceRow {
             seat: Some(seat), ..
         }) = self.instances.remove(place)
@@ -270,6 +289,9 @@ impl Catalog {
 
     /// Changes the rows of all instances of a node.
     fn update_instances(&mut self, node_lower: &Text, change: impl Fn(&mut InstanceRow)) {
+        if self.is_deferred {
+            return;
+        }
         let places: Vec<Listed> = self
             .services_of(node_lower)
             .map(|(id, service)| (service.name.lower(), node_lower.clone(), id.clone()))

@@ -1,12 +1,16 @@
 //! Parts of snapshots restored over any state: against the naive model, in two servers at once, and out of every fixture.
 
+use std::collections::BTreeMap;
+
 use ::model::*;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use store::archive::{Chunks, Unknown, Verified, verify_part};
 use store::{Applied, Store};
 
-use crate::archive::written;
+use crate::archive::{fixture, restore, restored, written};
 use crate::checkpoint::{checkpoint, installed};
+use crate::decode::{Decoded, decode_state};
 use crate::model::{Waiting, cases, check_rows, entries, look, questions};
 use crate::naive::Naive;
 
@@ -146,4 +150,143 @@ proptest! {
             }
         }
     }
+}
+
+/// What a snapshot holds of a section, by what tells things apart, without indexes.
+type Held = BTreeMap<String, Value>;
+
+fn held(state: &[u8], section: Section) -> Held {
+    let (_, records) = decode_state(state);
+    let mut held = Held::new();
+    for Decoded {
+        kind, mut object, ..
+    } in records
+    {
+        let (of, name) = match kind {
+            0 | 6 => (Section::Catalog, object["Node"].to_string()),
+            2 => (Section::Kv, object["Key"].to_string()),
+            3 => (Section::Sessions, object["ID"].to_string()),
+            4 => (Section::Acl, object["ID"].to_string()),
+            7 => (Section::Queries, object["ID"].to_string()),
+            _ => continue,
+        };
+        if of != section {
+            continue;
+        }
+        let name = format!(
+            "{kind} {name} {} {}",
+            object["Service"]["ID"], object["Check"]["CheckID"]
+        );
+        forget_indexes(&mut object);
+        for inner in ["Service", "Check"] {
+            if let Some(inner) = object.get_mut(inner) {
+                forget_indexes(inner);
+            }
+        }
+        held.insert(name, object);
+    }
+    held
+}
+
+fn forget_indexes(row: &mut Value) {
+    if let Some(row) = row.as_object_mut() {
+        row.remove("CreateIndex");
+        row.remove("ModifyIndex");
+    }
+}
+
+/// Of every real snapshot, over every other: what was asked for is there, and everything else is as it was.
+#[test]
+fn only_what_was_asked_for() {
+    let names = [
+        "empty.snap",
+        "full-0.7.1.snap",
+        "three-servers.snap",
+        "from-1.4.0.snap",
+        "large-10k.snap",
+    ];
+    // As our own, so that what is only said in another way is the same.
+    let all = names.map(|name| written(&restored(&fixture(name))));
+    let mut changed = 0;
+    let [.., large] = &all;
+    let full = &all[1];
+    for present in &all {
+        for wanted in &all {
+            for section in Section::ALL {
+                // Its ten thousand keys are enough to see once each way.
+                let is_large = present == large || wanted == large;
+                if is_large && (section != Section::Kv || (present != full && wanted != full)) {
+                    continue;
+                }
+                for mode in [RestoreMode::Replace, RestoreMode::Merge] {
+                    changed += usize::from(is_what_was_asked_for(present, wanted, section, mode));
+                }
+            }
+        }
+    }
+    assert!(changed > 50, "{changed}");
+}
+
+/// Whether anything was changed.
+fn is_what_was_asked_for(
+    present: &[u8],
+    wanted: &[u8],
+    section: Section,
+    mode: RestoreMode,
+) -> bool {
+    let mut store = Store::new();
+    restore(&mut store, present, Unknown::Refuse).unwrap();
+    let mut log_index = store.freeze().log_index();
+    let part = RestorePart::new([section].into(), Vec::new(), None, mode).unwrap();
+    let result = restore_part(&mut store, &mut log_index, wanted, &part).result;
+    let after = written(&store.freeze());
+    let (had, asked, has) = (
+        held(present, section),
+        held(wanted, section),
+        held(&after, section),
+    );
+    if let Err(why) = result {
+        assert_eq!(section, Section::Sessions, "{why}");
+        assert_eq!(after, present);
+        return false;
+    }
+    let mut expected = match mode {
+        RestoreMode::Replace => Held::new(),
+        RestoreMode::Merge => had.clone(),
+    };
+    expected.extend(asked.clone());
+    if section == Section::Kv {
+        for (name, row) in &mut expected {
+            let before = had.get(name);
+            let index = |row: &Value| row["LockIndex"].as_u64().unwrap();
+            let held_by = before.map_or(json!(""), |before| before["Session"].clone());
+            let lock_index = index(row).max(before.map_or(0, index));
+            row["Session"] = held_by;
+            row["LockIndex"] = json!(lock_index);
+        }
+    }
+    if section == Section::Acl {
+        let is_anonymous = |row: &Value| row["ID"] == "anonymous";
+        let anonymous = had.iter().find(|(_, row)| is_anonymous(row));
+        if let Some((name, row)) = anonymous
+            && !asked.contains_key(name)
+        {
+            expected.insert(name.clone(), row.clone());
+        }
+    }
+    if section == Section::Queries {
+        let sessions = held(present, Section::Sessions);
+        let ids: Vec<Value> = sessions.values().map(|row| row["ID"].clone()).collect();
+        expected.retain(|_, row| row["Session"] == "" || ids.contains(&row["Session"]));
+    }
+    assert_eq!(has, expected, "{section} {mode:?}");
+    // The catalog takes sessions along, and they their keys and queries.
+    if section != Section::Catalog && section != Section::Sessions {
+        for other in Section::ALL {
+            if other != section {
+                assert_eq!(held(&after, other), held(present, other), "{section}");
+            }
+        }
+    }
+    has != had
 }

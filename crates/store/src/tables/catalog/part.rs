@@ -9,9 +9,15 @@ use crate::restore::replaces;
 impl Change<'_> {
     /// Registers what the snapshot has and deregisters what it lacks, if it replaces, with all that follows from either.
     pub(crate) fn restore_catalog(&mut self, loaded: &Catalog, mode: RestoreMode) {
+        self.state.catalog.defer();
         if replaces(mode) {
             self.remove_what_lacks(loaded);
         }
+        self.write_what_differs(loaded);
+        self.state.catalog = std::mem::take(&mut self.state.catalog).settled();
+    }
+
+    fn write_what_differs(&mut self, loaded: &Catalog) {
         for node in loaded.nodes() {
             let before = self.state.catalog.node(&node.name.lower());
             let is_same = before.is_some_and(|before| {

@@ -17,6 +17,22 @@ pub(crate) struct CatalogRows {
     checks: BTreeMap<Key, Arc<Check>>,
 }
 
+impl From<Catalog> for CatalogRows {
+    fn from(catalog: Catalog) -> Self {
+        let Catalog {
+            nodes,
+            services,
+            checks,
+            ..
+        } = catalog;
+        Self {
+            nodes: nodes.into_iter().collect(),
+            services: services.into_iter().collect(),
+            checks: checks.into_iter().collect(),
+        }
+    }
+}
+
 impl CatalogRows {
     /// Takes a node, in place of one of the same name.
     pub(crate) fn insert_node(&mut self, node: Node) {
