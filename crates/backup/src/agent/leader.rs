@@ -117,11 +117,8 @@ impl<'a> Leader<'a> {
 
     /// When the first snapshot is due: at once, but an interval after the newest one that anybody took.
     async fn first_due(&mut self) -> Instant {
-        let known = self.status.read().await;
-        if let Some(newest) = known {
-            self.saver.learn(newest);
-        }
-        let newest = self.saver.look().await;
+        let heard = self.status.read().await;
+        let newest = self.saver.look(heard).await;
         let mut due = Instant::now() + self.saver.wait();
         due = self.not_before.map_or(due, |earliest| due.max(earliest));
         let text = match newest {

@@ -10,7 +10,7 @@
 //! it has got the lock, at once, and then every interval, counted from the start of the last snapshot. *At once* has one
 //! exception: where another instance (or this one, before) began a snapshot less than an interval ago, the new leader
 //! waits for the rest of that interval, so that a failover doesn't make two of one. It learns of that snapshot from the
-//! names in the places, and from the status entry ([`status`]); of what is newer it believes the newest. So there is
+//! names in the places, and from the status entry; of both it believes the newest. So there is
 //! never a second one in an interval, and a failover makes the one that is due late, by the time that it takes until
 //! the lock is free, or by an interval if the leader went in the middle of it.
 //! An interval has as many seconds as the new leader's clock says. If that clock is behind the former leader's by less
@@ -92,7 +92,7 @@ const GIVEN_UP_PAUSE: Duration = Duration::from_secs(60);
 const LOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long giving back the lock may take.
-const RELEASE_TIME: Duration = Duration::from_secs(10);
+const RELEASE_TIME: Duration = Duration::from_secs(8);
 
 /// How often servers may fail in a row, a while apart, before the lock counts as lost.
 const MONITOR_RETRIES: u32 = 3;
@@ -237,9 +237,8 @@ pub async fn once(
     );
     let mut status = StatusEntry::new(&client, &settings, "");
     let look = async {
-        let known = status.read().await;
-        known.into_iter().for_each(|newest| saver.learn(newest));
-        saver.look().await;
+        let heard = status.read().await;
+        saver.look(heard).await;
     };
     unless_stopped(&stop, look)
         .await

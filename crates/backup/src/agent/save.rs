@@ -12,9 +12,9 @@ use super::mandate::Mandate;
 use super::rotate::rotate;
 use super::take::{NotTaken, Order, STORE_SILENCE, Taken, in_time};
 use super::verify::{Expected, verify};
-use super::{AtPlace, Checking, Clock, Outcome, Place, Saved, Settings, figures, schedule};
+use super::{AtPlace, Checking, Clock, Outcome, Place, Saved, Settings, Stop, figures, schedule};
 use crate::Name;
-use crate::note::{Note, Summary};
+use crate::note::{Note, Rules, Summary};
 use crate::seal::Identities;
 
 /// Who takes snapshots.
@@ -52,8 +52,16 @@ impl<'a> Saver<'a> {
         }
     }
 
-    /// Looks for the newest snapshot in every place. One that can't be listed doesn't keep the others from counting.
-    pub(super) async fn look(&mut self) -> Option<u64> {
+    /// Looks for the newest snapshot in every place, beside the one of which was heard. A place that can't be listed
+    /// doesn't keep the others from counting.
+    pub(super) async fn look(&mut self, heard: Option<u64>) -> Option<u64> {
+        let (now, interval) = (self.clock.now(), self.settings.interval);
+        // Anybody may have written that, and no number comes after a very large one.
+        if let Some(id) = heard
+            && !schedule::is_far_ahead(id, now, interval)
+        {
+            self.learn(id);
+        }
         let newest = join_all(self.settings.places.iter().map(newest)).await;
         for newest in newest.into_iter().flatten() {
             self.learn(newest);
@@ -61,8 +69,7 @@ impl<'a> Saver<'a> {
         self.newest
     }
 
-    /// Hears of a snapshot.
-    pub(super) fn learn(&mut self, id: u64) {
+    fn learn(&mut self, id: u64) {
         self.newest = self.newest.max(Some(id));
     }
 
@@ -75,7 +82,7 @@ impl<'a> Saver<'a> {
     pub(super) async fn take(
         &mut self,
         mandate: &Mandate<'_>,
-        stop: impl Future<Output = ()>,
+        stop: Stop<'_>,
     ) -> Result<Fresh, NotTaken> {
         let began = Instant::now();
         let name = Name {
@@ -167,6 +174,10 @@ impl<'a> Saver<'a> {
                 size: *size,
                 checked_at: self.time(),
                 failure: failure.map(|why| super::status::short(&why)),
+                rules: Some(Rules {
+                    retention: place.retention,
+                    interval: self.settings.interval,
+                }),
             };
             let written = place.store.write_note(*name, Bytes::from(note.encode()));
             if let Err(why) = in_time(STORE_SILENCE, &place.store, written).await {

@@ -30,7 +30,7 @@ const SAVING_SLACK: Duration = Duration::from_secs(5 * 60);
 const CALL_TIME: Duration = Duration::from_secs(10);
 
 /// How long one may take when this process is about to end.
-const LEAVE_TIME: Duration = Duration::from_secs(5);
+const LEAVE_TIME: Duration = Duration::from_secs(4);
 
 /// One of the service's checks, in the order in which they are registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

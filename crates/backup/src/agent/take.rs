@@ -9,11 +9,11 @@ use bytes::Bytes;
 use client::{Client, Consistency, QueryOptions, SnapshotDownload};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::checker::Checker;
 use super::mandate::{Doubt, Mandate};
-use super::{Checking, Place, Settings};
+use super::{Checking, Place, Settings, Stop};
 use crate::seal::{Recipient, sealed};
 use crate::stores::{Content, Store, StoreError, Upload};
 use crate::{Name, Proof, digest};
@@ -24,8 +24,8 @@ pub(super) const STORE_SILENCE: Duration = Duration::from_secs(5 * 60);
 /// How long a store may take to give a snapshot its name, which is when clouds put the parts together.
 const PUBLISH_TIME: Duration = Duration::from_secs(15 * 60);
 
-/// How long is waited for a store to take away what isn't wanted.
-const ABANDON_TIME: Duration = Duration::from_secs(10);
+/// How long is waited for a store to take away what isn't wanted, or to give what is whole its name, when one is to stop.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Why there is no snapshot.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,16 +69,16 @@ impl Order<'_> {
     /// Takes the snapshot.
     ///
     /// Stopped, or with the lock lost, it leaves nothing behind. From the moment in which the lock was found to be
-    /// still ours it isn't stopped any more: it may have its name at some places.
+    /// still ours, it may have its name at some places, and the others are waited for for a moment.
     pub(super) async fn take(
         &self,
         mandate: &Mandate<'_>,
-        stop: impl Future<Output = ()>,
+        stop: Stop<'_>,
     ) -> Result<Taken, NotTaken> {
         let mut shipments = Vec::new();
         let filled = tokio::select! {
             biased;
-            () = stop => Err(NotTaken::Stopped),
+            () = stop.clone() => Err(NotTaken::Stopped),
             loss = mandate.lost() => Err(NotTaken::Lost(loss.to_string())),
             filled = self.fill(mandate, &mut shipments) => filled,
         };
@@ -89,7 +89,14 @@ impl Order<'_> {
                 return Err(why);
             }
         };
-        let places = publish(shipments).await;
+        let places = tokio::select! {
+            biased;
+            places = publish(shipments) => places,
+            () = async {
+                stop.await;
+                sleep(STOP_TIME).await;
+            } => return Err(NotTaken::Stopped),
+        };
         if places.iter().all(Result::is_err) {
             return Err(NotTaken::Failed(all(&places)));
         }
@@ -210,7 +217,7 @@ impl Shipment {
             && let Ok(upload) = std::mem::replace(&mut self.upload, Err(why))
         {
             // What it has of it is of no use.
-            let _ = timeout(ABANDON_TIME, upload.abandon()).await;
+            let _ = timeout(STOP_TIME, upload.abandon()).await;
         }
     }
 }
@@ -225,7 +232,7 @@ async fn publish(shipments: Vec<Shipment>) -> Vec<Result<(), String>> {
 
 async fn abandon(shipments: Vec<Shipment>) {
     let uploads = shipments.into_iter().filter_map(|to| to.upload.ok());
-    let abandoned = uploads.map(|upload| timeout(ABANDON_TIME, upload.abandon()));
+    let abandoned = uploads.map(|upload| timeout(STOP_TIME, upload.abandon()));
     join_all(abandoned).await;
 }
 

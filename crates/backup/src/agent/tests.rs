@@ -600,6 +600,15 @@ async fn clocks_that_are_wrong() {
     ids(6);
     sleep(2 * TAKES).await;
     ids(7);
+    // What anybody can write into the status entry isn't taken for a number.
+    agent.stop().await;
+    cluster.set(STATUS, r#"{"LastSaved":{"ID":"18446744073709551615","Name":"","Size":0,"Index":0,"Term":0,"StateSize":0,"Digest":"","Counts":{},"Places":[]}}"#);
+    let agent = world.start(cluster.client("f"), 6, settings(&[&store]));
+    agent
+        .offset
+        .store(2 * 86_400_000_000_000, Ordering::Relaxed);
+    sleep(TAKES).await;
+    ids(8);
     // Nothing comes after the last number there is.
     store.put(u64::MAX);
     agent.stop().await;
@@ -631,6 +640,17 @@ async fn stopped_in_the_middle() {
     sleep(Duration::from_secs(2)).await;
     cluster.agent_away("a", true);
     agent.stop().await;
+    // And while a store takes its time with the name.
+    cluster.agent_away("a", false);
+    sleep(MINUTE).await;
+    store.fail(Fault::SlowPublish);
+    let agent = world.start(cluster.client("a"), 5, settings(&[&store]));
+    sleep(Duration::from_secs(6)).await;
+    let began = Instant::now();
+    agent.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(6));
+    assert_eq!((store.unfinished(), store.published().len()), (0, 0));
+    store.heal();
     // And while it waits for its turn.
     let holder = world.start(cluster.client("b"), 3, settings(&[&store]));
     sleep(2 * MINUTE).await;
@@ -801,9 +821,11 @@ async fn a_store_that_is_slow_to_publish_is_the_race_that_remains() {
     second.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
+// Paused time doesn't go on while a thread works.
+#[tokio::test]
 async fn on_threads_as_well() {
     let world = World::new();
+    world.cluster.hurries();
     let store = Memory::new("shelf");
     let surroundings = Surroundings {
         checking: Checking::OnAThread,

@@ -73,6 +73,8 @@ struct State {
     made: u64,
     are_servers_away: bool,
     sent: Sent,
+    /// How far the pieces of a snapshot are apart.
+    pace: Duration,
     asked: Vec<String>,
 }
 
@@ -100,6 +102,7 @@ impl Cluster {
             made: 0,
             are_servers_away: false,
             sent: Sent::Whole(snapshot),
+            pace: Duration::from_secs(1),
             asked: Vec::new(),
         };
         Self {
@@ -128,6 +131,11 @@ impl Cluster {
     /// What it sends as a snapshot from now on.
     pub(crate) fn sends(&self, sent: Sent) {
         self.state().sent = sent;
+    }
+
+    /// All of a snapshot comes at once from now on, for tests whose time can't be skipped.
+    pub(crate) fn hurries(&self) {
+        self.state().pace = Duration::ZERO;
     }
 
     pub(crate) fn servers_away(&self, are_away: bool) {
@@ -162,6 +170,19 @@ impl Cluster {
         state.keys.remove(key);
         state.index += 1;
         self.news.notify_waiters();
+    }
+
+    /// Writes a key as anybody may.
+    pub(crate) fn set(&self, key: &str, value: &str) {
+        let mut state = self.state();
+        state.index += 1;
+        let modified = state.index;
+        let pair = Pair {
+            value: value.as_bytes().to_vec(),
+            modified,
+            ..Pair::default()
+        };
+        state.keys.insert(key.to_owned(), pair);
     }
 
     /// Ends the session that holds a key, as a node that fails would.
@@ -243,7 +264,8 @@ impl Cluster {
             return no_leader();
         }
         if path == "/v1/snapshot" {
-            return Ok((200, 0, Answered::Snapshot(self.state().sent.clone())));
+            let state = self.state();
+            return Ok((200, 0, Answered::Snapshot(state.sent.clone(), state.pace)));
         }
         if let Some(key) = path.strip_prefix("/v1/kv/") {
             if *method == Method::GET {
@@ -467,7 +489,7 @@ impl Node {
 
 enum Answered {
     Text(String),
-    Snapshot(Sent),
+    Snapshot(Sent, Duration),
 }
 
 impl Transport for Line {
@@ -485,7 +507,7 @@ impl Transport for Line {
             let (status, index, answered) = answer;
             let pieces = match answered {
                 Answered::Text(text) => Pieces::new(stream::iter([Ok(Bytes::from(text))])),
-                Answered::Snapshot(sent) => in_pieces(sent),
+                Answered::Snapshot(sent, pace) => in_pieces(sent, pace),
             };
             let response = http::Response::builder()
                 .status(status)
@@ -495,8 +517,7 @@ impl Transport for Line {
     }
 }
 
-/// A snapshot comes in pieces, a second apart.
-fn in_pieces(sent: Sent) -> Pieces {
+fn in_pieces(sent: Sent, pace: Duration) -> Pieces {
     let (archive, end) = match sent {
         Sent::Whole(archive) => (archive, None),
         Sent::Stuck(archive) => (archive, Some(false)),
@@ -507,8 +528,8 @@ fn in_pieces(sent: Sent) -> Pieces {
     let pieces: Vec<_> = (archive.chunks(length).take(count))
         .map(Bytes::copy_from_slice)
         .collect();
-    let pieces = stream::iter(pieces).then(|piece| async {
-        sleep(Duration::from_secs(1)).await;
+    let pieces = stream::iter(pieces).then(move |piece| async move {
+        sleep(pace).await;
         Ok(piece)
     });
     let end = stream::iter(end).then(|breaks| async move {
