@@ -1,13 +1,12 @@
 //! An archive, one thing at a time.
 
 use std::io::Read;
-use std::thread;
 
-use store::archive::{Item, Items, StateError, is_known};
-use wire::archive::{self, ArchiveError, Contents};
-use wire::msgpack::RecordReader;
+use store::archive::{Item, Items, Position, Refusal, StateError, is_known};
+use wire::archive::{ArchiveError, Contents};
+use wire::msgpack::{Record, RecordReader};
 
-use crate::pipe::{PieceReader, Sender, join, pipe};
+use crate::pipe::{PieceReader, unpack};
 use crate::proof::Digest;
 
 /// Why an archive can't be read to its end.
@@ -37,24 +36,12 @@ pub enum Unreadable {
 /// Reads an archive from front to end, proves that all of it agrees, and gives out what it holds. Records of later releases are passed over.
 pub(crate) fn each_item(
     input: impl Read,
-    each: impl FnMut(Item<'_>) + Send,
+    mut each: impl FnMut(Item<'_>) + Send,
 ) -> Result<Contents, Unreadable> {
-    thread::scope(|scope| {
-        let (sender, reader) = pipe();
-        let reading = scope.spawn(move || read(reader, each));
-        let contents = archive::unpack(input, &mut Sender(sender));
-        let read = join(reading);
-        let contents = contents?;
-        read.map_err(Unreadable::State)?;
-        Ok(contents)
-    })
-}
-
-fn read(mut state: PieceReader, mut each: impl FnMut(Item<'_>)) -> Result<(), String> {
-    let read = read_records(&mut state, &mut each);
-    // What unpacks must get to the end whatever became of this side.
-    state.drain();
-    read
+    let (contents, read) = unpack(input, |state| read_records(state, &mut each));
+    let contents = contents?;
+    read.map_err(Unreadable::State)?;
+    Ok(contents)
 }
 
 fn read_records(state: &mut PieceReader, each: &mut impl FnMut(Item<'_>)) -> Result<(), String> {
@@ -66,14 +53,17 @@ fn read_records(state: &mut PieceReader, each: &mut impl FnMut(Item<'_>)) -> Res
         }
         items
             .read(record.kind, record.bytes, each)
-            .map_err(|refusal| {
-                let position = store::archive::Position {
-                    number: record.number,
-                    kind: record.kind,
-                    offset: record.offset,
-                };
-                StateError::Refused { refusal, position }.to_string()
-            })?;
+            .map_err(|refusal| refused(&record, refusal))?;
     }
     Ok(())
+}
+
+/// What a restore has against a record, with the place where that stands.
+pub(crate) fn refused(record: &Record<'_>, refusal: Refusal) -> String {
+    let position = Position {
+        number: record.number,
+        kind: record.kind,
+        offset: record.offset,
+    };
+    StateError::Refused { refusal, position }.to_string()
 }

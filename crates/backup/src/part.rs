@@ -1,15 +1,13 @@
 //! What would change if a part of a snapshot were restored.
 
 use std::io::Read;
-use std::thread;
 
 use model::RestorePart;
 use store::archive::{Loader, Unknown, load};
-use wire::archive;
 
 use crate::diff::{Difference, diff_views};
 use crate::items::Unreadable;
-use crate::pipe::{Sender, join, pipe};
+use crate::pipe::unpack;
 
 /// Tells what restoring a part of `wanted` would change in `present`, which is a snapshot of what there is now.
 ///
@@ -31,19 +29,9 @@ pub fn diff_part(
 }
 
 fn loaded(input: impl Read, part: Option<&RestorePart>) -> Result<Loader, Unreadable> {
-    thread::scope(|scope| {
-        let (sender, mut reader) = pipe();
-        let loading = scope.spawn(move || {
-            let loaded = load(&mut reader, Unknown::Skip, part);
-            // What unpacks must get to the end whatever became of this side.
-            reader.drain();
-            loaded
-        });
-        let contents = archive::unpack(input, &mut Sender(sender));
-        let loaded = join(loading);
-        contents?;
-        loaded.map_err(|why| Unreadable::State(why.to_string()))
-    })
+    let (contents, loaded) = unpack(input, |state| load(state, Unknown::Skip, part));
+    contents?;
+    loaded.map_err(|why| Unreadable::State(why.to_string()))
 }
 
 #[cfg(test)]

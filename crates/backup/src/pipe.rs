@@ -5,6 +5,27 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use bytes::{Buf, Bytes};
+use wire::archive::{self, ArchiveError, Contents};
+
+/// Takes an archive apart on this thread while another takes its state in, and gives what both came to.
+///
+/// Nothing that was made of the state is to be believed unless the archive is sound.
+pub(crate) fn unpack<T: Send>(
+    input: impl Read,
+    take: impl FnOnce(&mut PieceReader) -> T + Send,
+) -> (Result<Contents, ArchiveError>, T) {
+    thread::scope(|scope| {
+        let (sender, mut reader) = pipe();
+        let taking = scope.spawn(move || {
+            let taken = take(&mut reader);
+            // What unpacks must get to the end whatever became of this side.
+            reader.drain();
+            taken
+        });
+        let contents = archive::unpack(input, &mut Sender(sender));
+        (contents, join(taking))
+    })
+}
 
 /// What a thread came to. Should it have panicked, so do we: that would be a mistake of ours, not of the file.
 pub(crate) fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {

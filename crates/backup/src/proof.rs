@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::thread;
 
 use store::archive::{Loader, Teller, is_known};
-use wire::archive::{self, Contents, Meta};
+use wire::archive::{Contents, Meta};
 use wire::msgpack::RecordReader;
 
 use crate::items::{Unreadable, each_item};
-use crate::pipe::{PieceReader, Sender, join, pipe};
+use crate::pipe::{PieceReader, unpack};
 use crate::prints::{Prints, Sum};
 
 /// What a snapshot holds, in a few bytes: the same for any two archives of the same state, in whatever order their records come.
@@ -59,23 +58,18 @@ pub fn digest(input: impl Read) -> Result<Proof, Unreadable> {
 /// # Errors
 /// If it can't be read to its end, or can't be loaded, or if something else was loaded than it holds.
 pub fn prove(input: impl Read) -> Result<Proof, Unreadable> {
-    thread::scope(|scope| {
-        let (sender, reader) = pipe();
-        let loading = scope.spawn(move || load(reader));
-        let contents = archive::unpack(input, &mut Sender(sender));
-        let loaded = join(loading);
-        let Contents { meta, state_size } = contents?;
-        meta.check_restorable(state_size)
-            .map_err(|why| Unreadable::State(why.to_string()))?;
-        let Loaded { received, digest } = loaded.map_err(Unreadable::State)?;
-        if received != digest {
-            return Err(Unreadable::Otherwise { received, digest });
-        }
-        Ok(Proof {
-            meta,
-            state_size,
-            digest,
-        })
+    let (contents, loaded) = unpack(input, load);
+    let Contents { meta, state_size } = contents?;
+    meta.check_restorable(state_size)
+        .map_err(|why| Unreadable::State(why.to_string()))?;
+    let Loaded { received, digest } = loaded.map_err(Unreadable::State)?;
+    if received != digest {
+        return Err(Unreadable::Otherwise { received, digest });
+    }
+    Ok(Proof {
+        meta,
+        state_size,
+        digest,
     })
 }
 
@@ -85,13 +79,7 @@ struct Loaded {
     digest: Digest,
 }
 
-fn load(mut state: PieceReader) -> Result<Loaded, String> {
-    let loaded = load_records(&mut state);
-    state.drain();
-    loaded
-}
-
-fn load_records(state: &mut PieceReader) -> Result<Loaded, String> {
+fn load(state: &mut PieceReader) -> Result<Loaded, String> {
     let mut reader = RecordReader::open(state).map_err(|why| why.to_string())?;
     // Which index the catalog gets is no part of the digest.
     let mut loader = Loader::new(1);

@@ -15,19 +15,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::thread;
 use std::time::SystemTime;
 
 use model::{ANONYMOUS, Check, KvParts, Pairs, Text, Uuid};
 use rand::Rng;
 use sha2::{Digest, Sha256};
-use store::archive::{Position, Record, Rules, StateError, is_known};
-use wire::archive::{self, Compression, Contents, Meta, Writer};
-use wire::msgpack::RecordReader;
+use store::archive::{Record, Rules, is_known};
+use wire::archive::{Compression, Contents, Meta, Writer};
+use wire::msgpack::{RecordError, RecordReader};
 use zeroize::Zeroizing;
 
-use crate::items::Unreadable;
-use crate::pipe::{PieceReader, Sender, join, pipe};
+use crate::items::{Unreadable, refused};
+use crate::pipe::{PieceReader, unpack};
 
 /// What a redacted snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +58,7 @@ pub enum RedactError {
 pub fn redact(input: impl Read, output: impl Write) -> Result<Redacted, RedactError> {
     let mut scratch = tempfile::tempfile()?;
     let state = BufWriter::with_capacity(256 << 10, &mut scratch);
-    let (contents, rewritten) = thread::scope(|scope| {
-        let (sender, reader) = pipe();
-        let rewriting = scope.spawn(move || rewrite(reader, state));
-        let contents = archive::unpack(input, &mut Sender(sender));
-        (contents, join(rewriting))
-    });
+    let (contents, rewritten) = unpack(input, |records| rewrite(records, state));
     let Contents { meta, .. } = contents.map_err(Unreadable::from)?;
     let Rewritten { size, left_out } = rewritten?;
 
@@ -87,16 +81,9 @@ struct Rewritten {
     left_out: BTreeMap<u8, u64>,
 }
 
-fn rewrite(mut state: PieceReader, out: impl Write) -> Result<Rewritten, RedactError> {
-    let rewritten = rewrite_records(&mut state, out);
-    // What unpacks must get to the end whatever became of this side.
-    state.drain();
-    rewritten
-}
-
-fn rewrite_records(state: &mut PieceReader, mut out: impl Write) -> Result<Rewritten, RedactError> {
-    let refused = |why: &dyn ToString| Unreadable::State(why.to_string());
-    let mut reader = RecordReader::open(state).map_err(|why| refused(&why))?;
+fn rewrite(state: &mut PieceReader, mut out: impl Write) -> Result<Rewritten, RedactError> {
+    let cut = |why: RecordError| Unreadable::State(why.to_string());
+    let mut reader = RecordReader::open(state).map_err(cut)?;
     let mut rules = Rules::default();
     let mut veil = Veil::new();
     let mut rewritten = Rewritten {
@@ -105,19 +92,14 @@ fn rewrite_records(state: &mut PieceReader, mut out: impl Write) -> Result<Rewri
     };
     out.write_all(reader.header())?;
     let mut bytes = Vec::new();
-    while let Some(record) = reader.next_record().map_err(|why| refused(&why))? {
+    while let Some(record) = reader.next_record().map_err(cut)? {
         if !is_known(record.kind) {
             *rewritten.left_out.entry(record.kind).or_default() += 1;
             continue;
         }
-        let mut taken = rules.take(record.kind, record.bytes).map_err(|refusal| {
-            let position = Position {
-                number: record.number,
-                kind: record.kind,
-                offset: record.offset,
-            };
-            refused(&StateError::Refused { refusal, position })
-        })?;
+        let mut taken = rules
+            .take(record.kind, record.bytes)
+            .map_err(|refusal| Unreadable::State(refused(&record, refusal)))?;
         bytes.clear();
         veil.cover(&mut taken, &mut bytes);
         rewritten.size += bytes.len() as u64;
@@ -243,7 +225,7 @@ mod tests {
 
     fn state(archive: &[u8]) -> Vec<u8> {
         let mut state = Vec::new();
-        archive::unpack(archive, &mut state).unwrap();
+        wire::archive::unpack(archive, &mut state).unwrap();
         state
     }
 
