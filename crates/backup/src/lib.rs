@@ -40,7 +40,7 @@ pub use inspect::{KeyDetails, Options, Report, Tally, inspect};
 pub use items::Unreadable;
 pub use location::Location;
 pub use name::{Name, NotAName};
-pub use note::{NotANote, Note, Summary};
+pub use note::{NotANote, Note, Rules, Summary};
 pub use part::diff_part;
 pub use proof::{Digest, Proof, digest, prove};
 pub use redact::{RedactError, Redacted, redact};

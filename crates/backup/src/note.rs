@@ -3,11 +3,13 @@
 //! `docs/snapshot-status.md` describes the format for other programs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use model::GoDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::Proof;
+use crate::{Proof, Retention};
 
 /// What is known of a snapshot that lies in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,17 @@ pub struct Note {
     pub checked_at: Timestamp,
     /// What is wrong with it; `None`: it was downloaded, loaded, and found to be what was received.
     pub failure: Option<String>,
+    /// By which rules the agent keeps what lies there, if it said so.
+    pub rules: Option<Rules>,
+}
+
+/// How an agent saves to a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Which snapshots it keeps.
+    pub retention: Retention,
+    /// How often it saves; zero if it saved only once.
+    pub interval: Duration,
 }
 
 /// What a snapshot holds, in a few words.
@@ -59,6 +72,59 @@ struct Written {
     verified: bool,
     #[serde(default)]
     failure: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rules: Option<WrittenRules>,
+}
+
+/// The rules by the names of the agent's settings.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct WrittenRules {
+    interval: String,
+    retain: usize,
+    retain_hourly: usize,
+    retain_daily: usize,
+    retain_weekly: usize,
+    retain_monthly: usize,
+}
+
+impl From<Rules> for WrittenRules {
+    fn from(
+        Rules {
+            retention,
+            interval,
+        }: Rules,
+    ) -> Self {
+        Self {
+            interval: GoDuration::from(interval).to_string(),
+            retain: retention.newest,
+            retain_hourly: retention.hourly,
+            retain_daily: retention.daily,
+            retain_weekly: retention.weekly,
+            retain_monthly: retention.monthly,
+        }
+    }
+}
+
+impl TryFrom<WrittenRules> for Rules {
+    type Error = NotANote;
+
+    fn try_from(written: WrittenRules) -> Result<Self, NotANote> {
+        let interval = GoDuration::parse(&written.interval)
+            .ok()
+            .filter(|interval| interval.0 >= 0)
+            .ok_or_else(|| NotANote(format!("{:?} is no interval", written.interval)))?;
+        Ok(Self {
+            retention: Retention {
+                newest: written.retain,
+                hourly: written.retain_hourly,
+                daily: written.retain_daily,
+                weekly: written.retain_weekly,
+                monthly: written.retain_monthly,
+            },
+            interval: interval.to_std(),
+        })
+    }
 }
 
 /// The version that is written. Later ones may have more fields; what is there keeps its meaning.
@@ -91,6 +157,7 @@ impl Note {
             checked_at: self.checked_at.to_string(),
             verified: self.failure.is_none(),
             failure: self.failure.clone().unwrap_or_default(),
+            rules: self.rules.map(WrittenRules::from),
         };
         let mut text = serde_json::to_vec_pretty(&written)
             .expect("numbers, texts, and a map whose keys are texts are always JSON");
@@ -113,6 +180,7 @@ impl Note {
             size: read.size,
             checked_at: read.checked_at.parse().map_err(no_time)?,
             failure: (!read.verified).then_some(read.failure),
+            rules: read.rules.map(Rules::try_from).transpose()?,
         })
     }
 }
@@ -138,10 +206,19 @@ mod tests {
             size: 7,
             checked_at: Timestamp::from_second(1_479_474_972).unwrap(),
             failure: None,
+            rules: None,
         };
         assert_eq!(Note::decode(&note.encode()).unwrap(), note);
         let wrong = Note {
             failure: Some("it is \"another\"".to_owned()),
+            rules: Some(Rules {
+                retention: Retention {
+                    newest: 30,
+                    monthly: 12,
+                    ..Retention::default()
+                },
+                interval: Duration::from_secs(3600),
+            }),
             ..note
         };
         assert_eq!(Note::decode(&wrong.encode()).unwrap(), wrong);

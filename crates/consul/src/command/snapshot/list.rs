@@ -17,43 +17,45 @@ use crate::command::{OK, http};
 use crate::console::Console;
 use crate::flags::{Flag, Parsed, Syntax, Value};
 
-/// The snapshot agent's rules, by its names for them.
+/// The snapshot agent's rules, by its names for them, in place of those that it noted.
 const RULES: &[Flag] = &[
     Flag::new(
         "retain",
         Value::Uint(0),
         "number",
-        "The agent's -retain, to tell until when each snapshot is kept: how many of the newest are.",
+        "To tell until when each snapshot is kept by other rules than those that the agent noted: its -retain, which is \
+         how many of the newest are kept.",
     ),
     Flag::new(
         "retain-hourly",
         Value::Uint(0),
         "number",
-        "The agent's -retain-hourly: for how many hours the newest of each is kept.",
+        "The same with its -retain-hourly: for how many hours the newest of each is kept.",
     ),
     Flag::new(
         "retain-daily",
         Value::Uint(0),
         "number",
-        "The agent's -retain-daily: for how many days the newest of each is kept.",
+        "The same with its -retain-daily: for how many days the newest of each is kept.",
     ),
     Flag::new(
         "retain-weekly",
         Value::Uint(0),
         "number",
-        "The agent's -retain-weekly: for how many weeks the newest of each is kept.",
+        "The same with its -retain-weekly: for how many weeks the newest of each is kept.",
     ),
     Flag::new(
         "retain-monthly",
         Value::Uint(0),
         "number",
-        "The agent's -retain-monthly: for how many months the newest of each is kept.",
+        "The same with its -retain-monthly: for how many months the newest of each is kept.",
     ),
     Flag::new(
         "interval",
         Value::Duration(""),
         "duration",
-        "The agent's -interval, with which it goes on saving. When not given, the time between the last two snapshots.",
+        "How often the agent goes on saving. When not given it is what the agent noted, else the time between the last \
+         two snapshots.",
     ),
 ];
 
@@ -75,9 +77,9 @@ pub(in crate::command) const LIST: Syntax = Syntax {
     summary: "Lists the snapshots in a folder or a bucket",
     about: about_stores!(
         "Lists the snapshots that the snapshot agent keeps in a store, the newest first: how old and how large they \
-         are, and when the agent last proved that they can be restored, from the note that it writes beside each. \
-         With the agent's rules it also tells until when each is kept, if the agent goes on as it does. Files that \
-         aren't called as the agent calls them are not listed."
+         are, when the agent proved that they can be restored, and until when each is kept if the agent goes on as it \
+         does. What it proved and by which rules it keeps snapshots is in the note that it writes beside each. Files \
+         that aren't called as the agent calls them are not listed."
     ),
     example: "consul snapshot list /var/backups/consul\n\
               consul snapshot list -retain=30 -retain-monthly=12 -interval=1h s3://backups/consul-snapshot\n\
@@ -91,8 +93,7 @@ pub(in crate::command) const SHOW: Syntax = Syntax {
     summary: "Shows what is known of one snapshot in a store",
     about: about_stores!(
         "Shows what is known of one of the snapshots that the snapshot agent keeps in a store, without reading the \
-         snapshot itself: age, size, what the agent's proof came to, what it holds, and with the agent's rules until \
-         when it is kept."
+         snapshot itself: age, size, what the agent's proof came to, what it holds, and until when it is kept."
     ),
     example: "consul snapshot show /var/backups/consul/consul-1479503772206993731.snap\n\
               consul snapshot show -format=json s3://backups/consul-snapshot/consul-1479503772206993731.snap",
@@ -109,7 +110,7 @@ pub(in crate::command) fn list(parsed: &Parsed, console: &mut Console<'_>) -> u8
             location::place(store, &console.lookup()).map_err(|why| format!("Error: {why}"))?;
         let known = http::wait_for(look(&destination, console, |_| true))?;
         let now = Timestamp::now();
-        let rows = rows(known, &Rules::read(parsed), now);
+        let rows = rows(known, &Said::read(parsed), now);
         Ok(if as_json {
             list_json(&rows, now)
         } else {
@@ -126,7 +127,7 @@ pub(in crate::command) fn show(parsed: &Parsed, console: &mut Console<'_>) -> u8
             .map_err(|why| format!("Error: {why}"))?;
         let known = http::wait_for(look(&destination, console, |stored| stored.name == name))?;
         let now = Timestamp::now();
-        let rows = rows(known, &Rules::read(parsed), now);
+        let rows = rows(known, &Said::read(parsed), now);
         let row = rows.into_iter().find(|row| row.stored.name == name);
         let row = row.ok_or_else(|| format!("Error: {name} is not there"))?;
         Ok(if as_json {
@@ -171,7 +172,7 @@ enum Proven {
 /// How many notes are read at once.
 const READS: usize = 8;
 
-/// All snapshots of a store, and what is noted of those that are `wanted`.
+/// All snapshots of a store, the oldest first, and what is noted of the newest and of those that are `wanted`.
 async fn look(
     destination: &Destination,
     console: &Console<'_>,
@@ -191,8 +192,10 @@ async fn look(
         })?;
     }
     let all = store.list().await.map_err(failed)?;
+    let newest = all.last().map(|stored| stored.name);
     let reading = all.into_iter().map(|stored| {
-        let reads = stored.has_note && wanted(&stored);
+        let is_newest = newest == Some(stored.name);
+        let reads = stored.has_note && (is_newest || wanted(&stored));
         let store = &store;
         async move {
             let proven = if reads {
@@ -218,14 +221,14 @@ async fn read_note(store: &dyn Store, stored: &Stored) -> Proven {
     }
 }
 
-/// By which rules the agent keeps snapshots.
+/// By which rules somebody says that the agent keeps snapshots.
 #[derive(Debug, Default)]
-struct Rules {
+struct Said {
     retention: Option<Retention>,
     interval: Option<Duration>,
 }
 
-impl Rules {
+impl Said {
     fn read(parsed: &Parsed) -> Self {
         const NAMES: [&str; 5] = [
             "retain",
@@ -246,7 +249,9 @@ impl Rules {
         let is_given = NAMES.iter().any(|name| parsed.given(name));
         Self {
             retention: is_given.then_some(retention),
-            interval: parsed.duration("interval"),
+            interval: parsed
+                .duration("interval")
+                .filter(|_| parsed.given("interval")),
         }
     }
 }
@@ -261,17 +266,25 @@ struct Row {
 }
 
 /// The newest first.
-fn rows(known: Vec<(Stored, Proven)>, rules: &Rules, now: Timestamp) -> Vec<Row> {
+fn rows(known: Vec<(Stored, Proven)>, said: &Said, now: Timestamp) -> Vec<Row> {
     let names: Vec<backup::Name> = known.iter().map(|(stored, _)| stored.name).collect();
-    let kept = rules.retention.map_or_else(BTreeMap::new, |retention| {
-        let interval = rules.interval.filter(|interval| !interval.is_zero());
+    // The newest note knows best what holds now; the newest snapshot may still be without one.
+    let noted = known.iter().rev().find_map(|(_, proven)| match proven {
+        Proven::Noted(note) => note.rules,
+        Proven::Untold | Proven::Unreadable(_) => None,
+    });
+    let retention = said.retention.or(noted.map(|rules| rules.retention));
+    let kept = retention.map_or_else(BTreeMap::new, |retention| {
+        let interval = said.interval.or(noted.map(|rules| rules.interval));
+        // An agent that saves once is started by somebody else, as often as he likes.
+        let interval = interval.filter(|interval| !interval.is_zero());
         let interval = interval.unwrap_or_else(|| gap(&names));
         backup::forecast(&retention, &names, interval, now)
     });
     let rows = known.into_iter().rev().map(|(stored, proven)| Row {
+        kept: kept.get(&stored.name).copied(),
         stored,
         proven,
-        kept: kept.get(&stored.name).copied(),
     });
     rows.collect()
 }

@@ -801,6 +801,13 @@ fn kept_snapshots() -> tempfile::TempDir {
             size: 2048,
             checked_at: jiff::Timestamp::from_second(1_704_067_260).unwrap(),
             failure: (hour == 1).then(|| "the object is cut off\u{1b}".to_owned()),
+            rules: (hour == 1).then_some(backup::Rules {
+                retention: backup::Retention {
+                    newest: 2,
+                    ..backup::Retention::default()
+                },
+                interval: std::time::Duration::from_secs(3600),
+            }),
         };
         let note = match hour {
             0 | 1 => note.encode(),
@@ -821,27 +828,23 @@ fn lists_what_a_store_has() {
     assert_eq!(printed.status, 0);
     let lines: Vec<&str> = printed.output.lines().collect();
     assert!(lines[0].starts_with("Name "), "{}", printed.output);
-    assert!(lines[1].starts_with("consul-1704078000000000000.snap ") && lines[1].ends_with("  no"));
+    assert!(lines[0].ends_with("  Verified  Kept until") || lines[0].ends_with("  Kept until"));
+    assert!(
+        lines[1].starts_with("consul-1704078000000000000.snap ") && lines[1].contains("  no  ")
+    );
     assert!(lines[2].contains("  unknown: "), "{}", lines[2]);
     assert!(
-        lines[3].ends_with("FAILED 2024-01-01 00:01Z: the object is cut off\\u{1b}"),
+        lines[3].contains("  FAILED 2024-01-01 00:01Z: the object is cut off\\u{1b}  "),
         "{}",
         lines[3]
     );
     assert!(
-        lines[4].ends_with("  2KB   2024-01-01 00:01Z"),
+        lines[4].contains("  2KB   2024-01-01 00:01Z  "),
         "{}",
         lines[4]
     );
 
-    let words = [
-        "snapshot",
-        "list",
-        "-format=json",
-        "-retain=2",
-        "-interval=1h",
-        folder,
-    ];
+    let words = ["snapshot", "list", "-format=json", folder];
     let json: serde_json::Value = serde_json::from_str(&consul(&words, b"", &[]).output).unwrap();
     assert_eq!(json.as_array().unwrap().len(), 4);
     assert_eq!(json[3]["ID"], "1704067200000000000");
@@ -896,11 +899,17 @@ fn shows_what_is_known_of_one() {
         "{}",
         printed.output
     );
-    let words = ["snapshot", "show", "-format=json", &path(1)];
+    let words = [
+        "snapshot",
+        "show",
+        "-format=json",
+        "-retain-daily=9",
+        &path(1),
+    ];
     let json: serde_json::Value = serde_json::from_str(&consul(&words, b"", &[]).output).unwrap();
     assert_eq!(json["Failure"], "the object is cut off\u{1b}");
     assert_eq!(json["Begun"], "2024-01-01T01:00:00Z");
-    assert_eq!(json["KeptUntil"], serde_json::Value::Null);
+    assert!(json["KeptUntil"].is_string());
     assert!(json["Counts"].is_object());
     let printed = consul(&["snapshot", "show", &path(9)], b"", &[]);
     assert_eq!(printed.status, 1);
