@@ -272,3 +272,32 @@ impl Cluster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{RestoreMode, Section};
+    use wire::compact;
+
+    use super::*;
+
+    /// Servers that know no parts go on taking whole restores, and can't take a part for one.
+    #[test]
+    fn a_whole_restore_is_asked_for_as_it_was_before_there_were_parts() {
+        let whole = RestoreOptions {
+            token: Text::from("t"),
+            skip_unknown: true,
+            ..RestoreOptions::default()
+        };
+        let recorded = b"\x93\xc4\x01t\xc4\x00\xc3";
+        assert_eq!(compact::to_vec(&whole).unwrap(), recorded);
+        assert!(compact::from_slice::<RestoreOptions>(recorded).unwrap() == whole);
+        let part = RestorePart::new([Section::Kv].into(), Vec::new(), None, RestoreMode::Merge);
+        let part = RestoreOptions {
+            part: Some(part.unwrap()),
+            ..whole
+        };
+        let written = compact::to_vec(&part).unwrap();
+        assert!(compact::from_slice::<(Text, Text, bool)>(&written).is_err());
+        assert!(compact::from_slice::<RestoreOptions>(&written).unwrap() == part);
+    }
+}
