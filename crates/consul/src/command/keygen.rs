@@ -1,22 +1,36 @@
 //! `consul keygen`.
 
+use backup::seal::ExposeSecret;
+use jiff::Timestamp;
+
 use super::OK;
 use crate::console::Console;
-use crate::flags::{Parsed, Syntax};
+use crate::flags::{Flag, Parsed, Syntax};
 
 pub(super) const SYNTAX: Syntax = Syntax {
     name: "keygen",
     arguments: "",
-    summary: "Makes a new key for the encryption of gossip",
-    about: "Prints a new random key for -encrypt. It is a secret that all members of a cluster share.",
-    example: "consul keygen",
-    flags: &[],
+    summary: "Makes a new key for the encryption of gossip or snapshots",
+    about: "Prints a new random key for -encrypt. It is a secret that all members of a cluster share.\n\n\
+            With -snapshot it prints an identity, which reads encrypted snapshots, as a file for -identity; the public \
+            key in it is what they are encrypted to. Keep it where the snapshots are not.",
+    example: "consul keygen\nconsul keygen -snapshot > backup.key",
+    flags: &[&[Flag::switch(
+        "snapshot",
+        false,
+        "Makes an identity for encrypted snapshots instead.",
+    )]],
 };
 
 /// As long as the original's: AES with 128 bits.
 const KEY_SIZE: usize = 16;
 
-pub(super) fn run(_: &Parsed, console: &mut Console<'_>) -> u8 {
+pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
+    if parsed.switch("snapshot") {
+        let file = backup::seal::identity_file(Timestamp::now());
+        console.say(file.expose_secret().trim_end());
+        return OK;
+    }
     let key: [u8; KEY_SIZE] = rand::random();
     console.say(base64_simd::STANDARD.encode_to_string(key));
     OK
@@ -34,5 +48,14 @@ mod tests {
             .unwrap();
         assert_eq!((one.status, decoded.len()), (0, 16));
         assert_ne!(one.output, two.output);
+    }
+
+    #[test]
+    fn an_identity_is_a_file_of_age() {
+        let made = consul(&["keygen", "-snapshot"], b"", &[]);
+        let lines: Vec<&str> = made.output.lines().collect();
+        assert_eq!(made.status, 0);
+        assert!(lines[1].starts_with("# public key: age1"), "{lines:?}");
+        assert!(lines[2].starts_with("AGE-SECRET-KEY-1"), "{lines:?}");
     }
 }

@@ -6,6 +6,7 @@ mod access;
 mod crash;
 mod events;
 mod files;
+mod guide;
 mod lock;
 mod names;
 mod process;
