@@ -1,6 +1,9 @@
 //! Google Cloud Storage.
 
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use std::sync::Arc;
+
+use object_store::StaticCredentialProvider;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 
 use super::{Objects, Patience, StoreError, http, retries};
 use crate::location::Environment;
@@ -13,7 +16,7 @@ pub struct Gcs {
     pub bucket: String,
     /// How names begin.
     pub prefix: String,
-    /// Where the store is, if it isn't Google's; nothing is signed there.
+    /// Where the store is, if it isn't Google's; it is told who we are only if `GOOGLE_APPLICATION_CREDENTIALS` is set.
     pub endpoint: String,
 }
 
@@ -32,20 +35,29 @@ impl Gcs {
             .with_client_options(http::options(&self.endpoint))
             .with_retry(retries(patience))
             .with_bucket_name(&self.bucket);
-        if let Some(file) = environment("GOOGLE_APPLICATION_CREDENTIALS") {
-            builder = builder.with_config(GoogleConfigKey::ApplicationCredentials, file);
-        }
+        let credentials = environment("GOOGLE_APPLICATION_CREDENTIALS");
         if !self.endpoint.is_empty() {
+            // An emulation asks nobody who he is, unless somebody says it.
+            builder = builder.with_base_url(&self.endpoint);
+        }
+        if let Some(file) = credentials {
+            builder = builder.with_config(GoogleConfigKey::ApplicationCredentials, file);
+        } else if !self.endpoint.is_empty() {
+            let nobody = GcpCredential {
+                bearer: String::new(),
+            };
+            let nobody = Arc::new(StaticCredentialProvider::new(nobody));
             builder = builder
-                .with_base_url(&self.endpoint)
-                .with_skip_signature(true);
+                .with_skip_signature(true)
+                // The library skips it only for some requests.
+                .with_credentials(nobody);
         }
         let store = builder.build().map_err(StoreError::settings)?;
         let described = format!(
             "Google Cloud Storage -> Bucket: {:?} Prefix: {:?}",
             self.bucket, self.prefix
         );
-        let objects = Objects::new(std::sync::Arc::new(store), &self.prefix, None, described)?;
+        let objects = Objects::new(Arc::new(store), &self.prefix, None, described)?;
         Ok(objects.with_patience(patience))
     }
 }

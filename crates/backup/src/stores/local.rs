@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -36,8 +37,11 @@ impl Local {
     fn failed(&self, what: &str, why: &io::Error) -> StoreError {
         let folder = self.folder.display();
         let hint = match why.kind() {
-            io::ErrorKind::StorageFull => "; make room or keep fewer snapshots",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "; make room or keep fewer snapshots"
+            }
             io::ErrorKind::PermissionDenied => "; let this user write there",
+            io::ErrorKind::ReadOnlyFilesystem => "; name a folder that can be written to",
             _ => "",
         };
         StoreError::failed(
@@ -97,10 +101,38 @@ impl Local {
 
     fn unfinished(&self) -> io::Result<NamedTempFile> {
         fs::create_dir_all(&self.folder)?;
+        self.remove_stale();
         // Only its owner may read it: it holds every secret of the cluster.
-        tempfile::Builder::new()
+        let file = tempfile::Builder::new()
             .prefix(UNFINISHED)
-            .tempfile_in(&self.folder)
+            .tempfile_in(&self.folder)?;
+        // Says that somebody is at it, as long as we live. Where files can't be locked, it is merely not said.
+        if let Err(why) = file.as_file().try_lock() {
+            tracing::debug!("cannot lock {}: {why}", file.path().display());
+        }
+        Ok(file)
+    }
+
+    /// Removes what those left behind that were killed while they wrote. Failing at it harms nobody.
+    fn remove_stale(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let is_unfinished = name
+                .to_str()
+                .is_some_and(|name| name.starts_with(UNFINISHED));
+            if is_unfinished && is_stale(&entry.path()) {
+                match fs::remove_file(entry.path()) {
+                    Ok(()) => tracing::info!(
+                        "removed {}, which was never finished",
+                        entry.path().display()
+                    ),
+                    Err(why) => tracing::debug!("cannot remove {}: {why}", entry.path().display()),
+                }
+            }
+        }
     }
 
     /// Makes a name that was given or taken away survive a crash.
@@ -172,6 +204,20 @@ impl Local {
     }
 }
 
+/// How old an unfinished file is before it can be stale: somebody may have made it and not have locked it yet.
+const STALE_AFTER: Duration = Duration::from_secs(3600);
+
+/// Whether nobody writes such a file any more: it is old, and nobody holds the lock that ends with who writes.
+fn is_stale(path: &Path) -> bool {
+    let look = || -> io::Result<bool> {
+        // Not followed: a link is nothing of ours.
+        let metadata = fs::symlink_metadata(path)?;
+        let age = metadata.modified()?.elapsed().unwrap_or_default();
+        Ok(metadata.is_file() && age > STALE_AFTER && File::open(path)?.try_lock().is_ok())
+    };
+    look().unwrap_or(false)
+}
+
 // Nothing here waits but for the disk, and whoever writes snapshots has nothing else to do meanwhile.
 impl Store for Local {
     fn describe(&self) -> String {
@@ -241,5 +287,99 @@ impl Upload for Unfinished {
     fn abandon(self: Box<Self>) -> BoxFuture<'static, ()> {
         // The file goes with its handle.
         Box::pin(async move { drop(self) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_finishes_is_removed_and_what_somebody_writes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, age: u64| {
+            let path = folder.path().join(name);
+            let file = File::create(&path).unwrap();
+            let modified = SystemTime::now() - Duration::from_secs(age);
+            file.set_modified(modified).unwrap();
+            (path, file)
+        };
+        let (stale, _) = file(".consul-unfinished-stale", 7200);
+        let (young, _) = file(".consul-unfinished-young", 60);
+        let (held, lock) = file(".consul-unfinished-held", 7200);
+        lock.try_lock().unwrap();
+        let (strange, _) = file(".other", 7200);
+        let store = Local::new(folder.path());
+        let name = Name {
+            id: 1,
+            encrypted: false,
+        };
+        let upload = store.begin(name).await.unwrap();
+        assert!(!stale.exists());
+        assert!(young.exists() && held.exists() && strange.exists());
+        // Another one leaves the file of this upload alone, however long it takes.
+        let ours = fs::read_dir(folder.path()).unwrap().flatten();
+        for entry in ours.filter(|entry| entry.path() != stale) {
+            let file = File::options().write(true).open(entry.path()).unwrap();
+            let long_ago = SystemTime::now() - Duration::from_secs(7200);
+            file.set_modified(long_ago).unwrap();
+        }
+        store.begin(name).await.unwrap().abandon().await;
+        assert!(!young.exists() && held.exists());
+        upload.publish().await.unwrap();
+        assert_eq!(store.list().await.unwrap().len(), 1);
+        drop(lock);
+    }
+
+    #[test]
+    fn full_disks_are_told_with_what_to_do() {
+        let store = Local::new(Path::new("/backups"));
+        let told = |kind: io::ErrorKind| {
+            store
+                .failed("write a snapshot to", &kind.into())
+                .to_string()
+        };
+        for (kind, expected) in [
+            (
+                io::ErrorKind::StorageFull,
+                "cannot write a snapshot to /backups: no storage space; make room or keep fewer snapshots",
+            ),
+            (
+                io::ErrorKind::PermissionDenied,
+                "cannot write a snapshot to /backups: permission denied; let this user write there",
+            ),
+        ] {
+            assert_eq!(told(kind), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_given_once_and_only_its_owner_reads_it() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = Local::new(folder.path());
+        let name = Name {
+            id: 1,
+            encrypted: false,
+        };
+        for (content, expected) in [("first", true), ("second", false)] {
+            let mut upload = store.begin(name).await.unwrap();
+            upload
+                .write(Bytes::from_static(content.as_bytes()))
+                .await
+                .unwrap();
+            assert_eq!(upload.publish().await.is_ok(), expected);
+        }
+        let file = folder.path().join("consul-1.snap");
+        assert_eq!(fs::read(&file).unwrap(), b"first");
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        // Nothing is left of the other one.
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -5,6 +5,7 @@
 #[macro_use]
 mod suite;
 mod credentials;
+mod emulations;
 mod faults;
 mod s3;
 mod server;

@@ -14,8 +14,10 @@ fn profiles() {
     assert_eq!(parse("none"), None);
 }
 
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// What the plan is, in a word.
-fn planned(s3: &S3, variables: &[(&str, &str)]) -> String {
+fn planned(s3: &S3, variables: Variables<'_>) -> String {
     let environment = |name: &str| {
         let found = variables.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| (*value).to_owned())
@@ -72,7 +74,7 @@ fn settings_go_before_the_environment_and_that_before_the_machine() {
     let with_token = [both[0], both[1], ("AWS_SESSION_TOKEN", "t")];
     let profile = [("AWS_SHARED_CREDENTIALS_FILE", file)];
     let ecs = [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x")];
-    let cases: [(&S3, &[(&str, &str)], &str); 17] = [
+    let cases: [(&S3, Variables<'_>, &str); 17] = [
         (&keys, &with_token, "keys set None"),
         (&keys, &kubernetes, "keys set None"),
         (&token, &both, "token \"/t\" arn:r"),
