@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::{
     Behavior, Command, Error, KvEntry, KvGet, KvList, KvOp, KvVerb, Node, Registration, Reply,
-    Session, Text, Uuid,
+    RestoreMode, RestorePart, Section, Session, Text, Uuid,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -58,7 +58,10 @@ pub(crate) fn spawn(
         tasks.spawn(client().read_at(place));
     }
     if restores {
-        tasks.spawn(client().restore());
+        let client_of_wholes = client();
+        let client_of_parts = client_of_wholes.another();
+        tasks.spawn(client_of_wholes.restore(false));
+        tasks.spawn(client_of_parts.restore(true));
         tasks.spawn(client().save());
     }
 }
@@ -440,8 +443,20 @@ impl Client {
         }
     }
 
-    /// Replaces everything, now and then.
-    async fn restore(mut self) {
+    /// One who does the same at other moments, and draws nothing of the life's chance for that.
+    fn another(&self) -> Self {
+        let mut chance = self.chance.clone();
+        chance.set_stream(1);
+        Self {
+            number: self.number + 1000,
+            world: self.world.clone(),
+            chance,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Replaces everything, now and then; or the keys of clients and the marks, and nothing else.
+    async fn restore(mut self, of_parts: bool) {
         loop {
             self.pause(5_000, 25_000).await;
             if self.world.with(|state| state.calms) {
@@ -452,9 +467,15 @@ impl Client {
                 state.generations += 1;
                 state.generations
             });
+            let merges = of_parts && self.chance.random_bool(0.5);
+            let part = of_parts.then(|| part(merges));
             let called = self.world.now();
             let stream = stream(pieces(&archive(generation)));
-            let call = front.cluster.restore(RestoreOptions::default(), stream);
+            let options = RestoreOptions {
+                part,
+                ..RestoreOptions::default()
+            };
+            let call = front.cluster.restore(options, stream);
             let told = self.world.ask(&front, PATIENCE * 2, call).await;
             let told = match told {
                 // It says that it happened wholly or not at all, and nobody knows which.
@@ -468,7 +489,8 @@ impl Client {
                     Told::Refused(error) => format!("refused: {error}"),
                     Told::Unknown => "unknown".to_owned(),
                 };
-                format!("{generation} at server {}: {outcome}", front.place)
+                let what = if of_parts { "part of " } else { "" };
+                format!("{what}{generation} at server {}: {outcome}", front.place)
             });
             if matches!(told, Told::Refused(_)) {
                 continue;
@@ -476,7 +498,11 @@ impl Client {
             self.world.with(|state| {
                 state.restores += 1;
                 state.history.sweeps.push(SweepOperation {
-                    sweep: Sweep::Restore(generation),
+                    sweep: if of_parts {
+                        Sweep::RestorePart { generation, merges }
+                    } else {
+                        Sweep::Restore(generation)
+                    },
                     called,
                     returned,
                     is_known: matches!(told, Told::Answer(_)),
@@ -520,6 +546,18 @@ impl Client {
             }
         }
     }
+}
+
+/// All of an archive that clients look at, and nothing of what it would replace besides.
+fn part(merges: bool) -> RestorePart {
+    let prefixes = ["key/", "gen/"].map(Text::from).to_vec();
+    let mode = if merges {
+        RestoreMode::Merge
+    } else {
+        RestoreMode::Replace
+    };
+    RestorePart::new([Section::Kv].into(), prefixes, None, mode)
+        .expect("keys by their prefixes are a part")
 }
 
 /// How long a client waits for the answer to a question, of which nothing depends.

@@ -69,6 +69,13 @@ pub enum Sweep {
     },
     /// All keys are as an archive says, and no session is left.
     Restore(Generation),
+    /// Clients' keys are as an archive says, but who holds one goes on holding it, and sessions live on.
+    RestorePart {
+        /// Of which archive.
+        generation: Generation,
+        /// Whether keys that the archive lacks stay.
+        merges: bool,
+    },
 }
 
 /// A restore, numbered in the order of attempts, from 1.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::{
     Check, Command, Deregister, Deregistration, Error, Node, NodeServices, Registration,
-    SERF_HEALTH, Service, Text,
+    RestoreMode, RestorePart, SERF_HEALTH, Section, Service, Text,
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -133,7 +133,20 @@ impl Stranger {
                 continue;
             }
             let archive = pieces(&kept[self.chance.random_range(0..kept.len())]);
-            let options = RestoreOptions::default();
+            // The catalog alone, as often as not.
+            let part = self.chance.random_bool(0.5).then(|| {
+                RestorePart::new(
+                    [Section::Catalog].into(),
+                    Vec::new(),
+                    None,
+                    RestoreMode::Replace,
+                )
+                .expect("the catalog is a part")
+            });
+            let options = RestoreOptions {
+                part,
+                ..RestoreOptions::default()
+            };
             let call = front.cluster.restore(options, stream(archive));
             let told = self.world.ask(&front, PATIENCE * 2, call).await;
             self.world.tell("restore", || {

@@ -103,10 +103,19 @@ pub fn check_key(
                 archived.extend(row.map(|row| row.value));
                 Some(Doing::Restore(row))
             }
+            Sweep::RestorePart { generation, merges } => match restored(generation, key) {
+                // Values that nobody saw are all the same.
+                Some(row) => Some(Doing::PutUnderLock(
+                    Some(row.value).filter(|value| sightings.values.contains_key(value)),
+                )),
+                None => (!merges).then_some(Doing::Delete),
+            },
         };
         let returned = match sweep.sweep {
             _ if sweep.is_known => Some(sweep.returned),
-            Sweep::Restore(generation) => sightings.generations.get(&generation).copied(),
+            Sweep::Restore(generation) | Sweep::RestorePart { generation, .. } => {
+                sightings.generations.get(&generation).copied()
+            }
             Sweep::Begin(_) | Sweep::End { .. } => None,
         };
         steps.extend(doing.map(|doing| Step {

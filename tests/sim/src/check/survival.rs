@@ -32,6 +32,23 @@ fn restored_by(history: &History, last: Generation) -> Moment {
     if last == 0 {
         return 0;
     }
+    let parts = history.sweeps.iter().filter_map(|it| match it.sweep {
+        Sweep::RestorePart { generation, .. } => Some(generation),
+        Sweep::Begin(_) | Sweep::End { .. } | Sweep::Restore(_) => None,
+    });
+    if !parts.into_iter().any(|generation| generation == last) {
+        return happened_by(history, last);
+    }
+    // Keepsakes are none of a part; but any whole restore may have come before it.
+    let whole = history.sweeps.iter().filter_map(|it| match it.sweep {
+        Sweep::Restore(generation) => Some(happened_by(history, generation)),
+        Sweep::Begin(_) | Sweep::End { .. } | Sweep::RestorePart { .. } => None,
+    });
+    whole.max().unwrap_or(0)
+}
+
+/// When a restore had certainly happened, if it did.
+fn happened_by(history: &History, last: Generation) -> Moment {
     let seen = history
         .glimpses
         .iter()
@@ -86,6 +103,19 @@ mod tests {
     fn all_that_was_acknowledged_must_be_there() {
         assert!(judge(&history(0, &[1, 2])));
         assert!(!judge(&history(0, &[2])));
+    }
+
+    #[test]
+    fn a_part_excuses_nothing() {
+        let mut history = history(2, &[2]);
+        assert!(judge(&history), "a whole one does");
+        history.sweeps[0].sweep = Sweep::RestorePart {
+            generation: 2,
+            merges: false,
+        };
+        assert!(!judge(&history));
+        history.kept = [1, 2].into();
+        assert!(judge(&history));
     }
 
     #[test]

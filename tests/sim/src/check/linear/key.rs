@@ -34,6 +34,8 @@ pub(super) struct Known {
 pub(super) enum Doing {
     Read(Option<Row>),
     Put(Option<Value>),
+    /// Its lock stays as it is, and as often taken.
+    PutUnderLock(Option<Value>),
     Cas {
         expected: u64,
         value: Option<Value>,
@@ -75,6 +77,7 @@ impl Doing {
         match *self {
             Self::Read(row) => row.map(Known::from),
             Self::Put(_)
+            | Self::PutUnderLock(_)
             | Self::Cas { .. }
             | Self::Delete
             | Self::DeleteCas { .. }
@@ -95,9 +98,12 @@ impl Doing {
             | Self::DeleteCas { is_done, .. }
             | Self::Lock { is_done, .. }
             | Self::Unlock { is_done, .. } => !is_done,
-            Self::Put(_) | Self::Delete | Self::Begin(_) | Self::End { .. } | Self::Restore(_) => {
-                false
-            }
+            Self::Put(_)
+            | Self::PutUnderLock(_)
+            | Self::Delete
+            | Self::Begin(_)
+            | Self::End { .. }
+            | Self::Restore(_) => false,
         }
     }
 }
@@ -157,6 +163,9 @@ impl State {
                 }
             }
             Doing::Put(value) => self.write(value, self.holder(), 0, named, next),
+            Doing::PutUnderLock(value) => {
+                self.write(value, self.holder(), self.lock_index(), named, next);
+            }
             Doing::Cas {
                 expected, value, ..
             } => {
@@ -232,6 +241,7 @@ impl State {
             Doing::Lock { session, bit, .. } => self.alive & bit != 0 && !self.is_free_for(session),
             Doing::Unlock { session, .. } => self.holder() != Some(session),
             Doing::Put(_)
+            | Doing::PutUnderLock(_)
             | Doing::Delete
             | Doing::Begin(_)
             | Doing::End { .. }

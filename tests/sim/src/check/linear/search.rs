@@ -400,6 +400,7 @@ fn limit(doing: &Doing, restored: &[u64]) -> Limit {
         | Doing::DeleteCas { .. }
         | Doing::Read(_)
         | Doing::Put(_)
+        | Doing::PutUnderLock(_)
         | Doing::Delete
         | Doing::LockRefused { .. }
         | Doing::Begin(_)

@@ -275,6 +275,30 @@ fn a_restore_replaces_keys_and_ends_sessions() {
 }
 
 #[test]
+fn a_part_leaves_locks_and_sessions() {
+    let part = |generation, merges| {
+        [
+            (0, Some(1), Sweep::Begin(1)),
+            (10, Some(20), Sweep::RestorePart { generation, merges }),
+        ]
+    };
+    let judge = |sweeps: &[(u64, Option<u64>, Sweep)], line: Line| {
+        judge_with(&[(2, 3, lock(1, 1), DONE), line], sweeps) == Verdict::InOrder
+    };
+    let read = |outcome| (21, 22, Action::Get, outcome);
+    assert!(judge(&part(3, false), read(held(1003, 30, 1, 1))));
+    assert!(
+        !judge(&part(3, false), read(held(1, 10, 1, 1))),
+        "not written"
+    );
+    assert!(!judge(&part(3, false), read(found(1003, 30))), "unlocked");
+    assert!(judge(&part(9, false), read(GONE)));
+    assert!(!judge(&part(9, true), read(GONE)), "nothing goes");
+    assert!(judge(&part(9, true), read(held(1, 10, 1, 1))));
+    assert!(judge(&part(3, true), (21, 22, lock(1, 2), DONE)));
+}
+
+#[test]
 fn a_restore_of_unknown_outcome_happens_once_at_most() {
     let sweeps = [(4, None, Sweep::Restore(3))];
     let judge = |lines: &[Line]| judge_with(lines, &sweeps) == Verdict::InOrder;

@@ -136,6 +136,11 @@ impl Truth {
                     (row.value, row.modify * unit, None, 0)
                 });
             }
+            Sweep::RestorePart { generation, merges } => match restored(generation, 1) {
+                Some(row) => self.write(row.value, index, self.holder(), self.lock_index()),
+                None if merges => {}
+                None => self.row = None,
+            },
         }
     }
 }
@@ -315,7 +320,13 @@ fn what(draw: &Draw, value: u64, rows: &[Row], restores: &mut u64) -> What {
             *restores += 1;
             // The ninth removes.
             let generation = if draw.choice == 0 { 9 } else { *restores };
-            return What::Sweep(Sweep::Restore(generation));
+            return What::Sweep(match draw.choice {
+                1..=3 => Sweep::RestorePart {
+                    generation,
+                    merges: draw.choice == 2,
+                },
+                _ => Sweep::Restore(generation),
+            });
         }
     })
 }
