@@ -566,6 +566,35 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_file_holds_is_read_or_refused() {
+        let sound = r#"{"snapshot_agent":{"token":"a","login":{"meta":{"a":"b"}},"log":{"enable_syslog":true},
+            "snapshot":{"interval":"1h","retain":7,"encrypt_to":["x"]},
+            "backup_destinations":{"aws_storage":[{"s3_bucket":"b","retain":2}]}}}"#;
+        assert!(decode(sound.as_bytes()).unwrap().is_some());
+        for place in 0..sound.len() {
+            assert!(decode(&sound.as_bytes()[..place]).is_err());
+            for other in *b"\"{}[]:,0-a\\\xff" {
+                let mut bytes = sound.as_bytes().to_vec();
+                bytes[place] = other;
+                // Either is fine, as long as it comes back.
+                drop(decode(&bytes));
+            }
+        }
+        let deep = "[".repeat(100_000);
+        assert!(decode(deep.as_bytes()).is_err());
+        let deep = format!(
+            "{}1{}",
+            r#"{"snapshot_agent":"#.repeat(1000),
+            "}".repeat(1000)
+        );
+        assert!(decode(deep.as_bytes()).is_err());
+        for number in ["1e400", "-0", "18446744073709551616", "1.5", "7.0"] {
+            let text = format!(r#"{{"snapshot_agent":{{"snapshot":{{"retain":{number}}}}}}}"#);
+            assert!(decode(text.as_bytes()).is_err(), "{number}");
+        }
+    }
+
+    #[test]
     fn files_and_folders_in_the_order_of_the_line() {
         let room = tempfile::tempdir().unwrap();
         let path = |name: &str| room.path().join(name).display().to_string();
