@@ -285,3 +285,85 @@ fn a_snapshot_of_a_later_release_is_restored_on_request() {
     let keys: Value = serde_json::from_slice(&agent.expect("GET", "/v1/kv/?recurse", b"")).unwrap();
     assert_eq!(keys, read_json(&expected));
 }
+
+/// Runs a command on snapshots against an agent; its exit status, and what it printed.
+fn snapshot(agent: &Agent, words: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_consul"))
+        .arg("snapshot")
+        .args(words)
+        .env("CONSUL_HTTP_ADDR", agent.address.to_string())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn what_would_change_is_told_before_and_is_what_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(folder.path());
+    for (key, value) in [("app/a", "1"), ("app/b", "1"), ("db/x", "1")] {
+        agent.expect("PUT", &format!("/v1/kv/{key}"), value.as_bytes());
+    }
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (identity, file) = (path("key.txt"), path("a.snap.age"));
+    std::fs::write(
+        &identity,
+        "AGE-SECRET-KEY-1RJ2JAYD44W0XMDYKVDGN6E24XLW70CL8QYWNYQM8FU9RZGTQJH5S8A9ESF\n",
+    )
+    .unwrap();
+    let identity = format!("-identity={identity}");
+    let recipient = "-encrypt-to=age13zkp9lppt3c53kcdv6nk5w24re9cu3d7c2ps353sefk9t9g70fvse2svtf";
+    let (status, text) = snapshot(&agent, &["save", recipient, &file]);
+    assert_eq!(status, Some(0), "{text}");
+    let (status, text) = snapshot(&agent, &["verify", &identity, &file]);
+    assert_eq!(status, Some(0), "{text}");
+
+    // Everything is as it was, and then it isn't.
+    let whole = ["restore", "-dry-run", &identity, &file];
+    assert_eq!(
+        snapshot(&agent, &whole),
+        (Some(0), "No difference\n".to_owned())
+    );
+    agent.expect("DELETE", "/v1/kv/app/a", b"");
+    agent.expect("PUT", "/v1/kv/app/b", b"2");
+    agent.expect("PUT", "/v1/kv/app/c", b"2");
+    agent.expect("PUT", "/v1/kv/db/x", b"2");
+    let (status, text) = snapshot(&agent, &["diff", "-live", &identity, &file]);
+    assert_eq!(status, Some(2), "{text}");
+    let part = ["-kv-prefix=app/", &identity, &file];
+    let dry = [&["restore", "-dry-run"], &part[..]].concat();
+    assert_eq!(
+        snapshot(&agent, &dry),
+        (
+            Some(2),
+            "keys: 1 added, 1 changed, 1 removed, 2 the same\n  + app/a\n  ~ app/b\n  - app/c\n"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        snapshot(&agent, &[&["restore"], &part[..]].concat()),
+        (Some(0), "Restored kv of the snapshot\n".to_owned())
+    );
+    assert_eq!(
+        snapshot(&agent, &dry),
+        (Some(0), "No difference\n".to_owned())
+    );
+    let keys = agent.request("GET", "/v1/kv/?keys", b"").json();
+    assert_eq!(keys, serde_json::json!(["app/a", "app/b", "db/x", "ready"]));
+    assert_eq!(agent.expect("GET", "/v1/kv/db/x?raw", b""), b"2");
+
+    // Somewhere else, beside what is there.
+    let moved = [
+        "restore",
+        "-kv-prefix=db/",
+        "-into-prefix=old/",
+        "-merge",
+        &identity,
+        &file,
+    ];
+    let (status, text) = snapshot(&agent, &moved);
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(agent.expect("GET", "/v1/kv/old/x?raw", b""), b"1");
+    assert_eq!(agent.expect("GET", "/v1/kv/db/x?raw", b""), b"2");
+}
