@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod access;
+mod backups;
 mod balancer;
 mod client_agent;
 mod commands;
