@@ -6,6 +6,7 @@
 //! machine which others use too.
 
 mod access;
+mod bucket;
 mod ceiling;
 mod chance;
 mod cluster;
@@ -127,6 +128,11 @@ const LINES: &[Line] = &[
         name: "snapshots",
         about: "snapshot verify, diff and redact of a million keys",
         measure: snapshots::snapshots,
+    },
+    Line {
+        name: "s3-save",
+        about: "snapshot save to an S3 store on loopback",
+        measure: bucket::save,
     },
     Line {
         name: "memory",

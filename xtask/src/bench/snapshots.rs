@@ -71,22 +71,26 @@ fn save(setting: &Setting, agent: &Agent, name: &str) -> Result<PathBuf> {
 
 /// A command that ran to its end.
 #[derive(Debug)]
-struct Run {
-    took: Duration,
+pub(super) struct Run {
+    pub(super) took: Duration,
     /// The most resident memory, in bytes.
-    peak: f64,
+    pub(super) peak: f64,
 }
 
 impl Run {
     fn measure(program: &Path, command: &str, files: &[&Path], status: i32) -> Result<Self> {
+        let mut program = Command::new(program);
+        Self::of(program.args(["snapshot", command]).args(files), status)
+    }
+
+    /// Runs a command that ends with this exit code.
+    pub(super) fn of(command: &mut Command, status: i32) -> Result<Self> {
         let start = Instant::now();
-        let mut child = Command::new(program)
-            .args(["snapshot", command])
-            .args(files)
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
         let mut peak = 0.0;
         let ended = loop {
             if let Some(ended) = child.try_wait()? {

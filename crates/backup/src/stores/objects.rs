@@ -27,7 +27,7 @@ const PART: usize = 8 << 20;
 const LONGEST: u64 = 9_999 * PART as u64;
 
 /// How many parts may be on their way; with the one that is being filled they are all that is in memory.
-const PARTS_MAX: usize = 3;
+const PARTS_MAX: usize = 2;
 
 /// Where our names begin among others.
 const NAMES_AFTER: &str = "consul-";
