@@ -245,40 +245,37 @@ pub(super) async fn store(
     location: &Location,
     console: &mut Console<'_>,
 ) -> Result<(), String> {
-    let sink = Sink::begin(location, console).await?;
-    // What goes to a stream of the console is only collected at first.
-    let is_held = matches!(sink, Sink::Scratch { .. });
+    let mut sink = Sink::begin(location, console).await?;
     let content = if recipients.is_empty() {
         content
     } else {
         sealed(content, recipients)
     };
-    let transfer = transfer(content, sink);
-    let held = if is_held {
-        transfer.await?
-    } else {
-        http::unless_stopped(transfer).await?
-    };
-    match held {
-        Some(held) => held.copy_to(console).map_err(|why| writing(&why)),
-        None => Ok(()),
+    if let Sink::Scratch { .. } = sink {
+        // What goes to a stream of the console is only collected at first; a signal ends the program without more ado.
+        fill(&mut sink, content).await?;
+        return match sink.publish().await? {
+            Some(held) => held.copy_to(console).map_err(|why| writing(&why)),
+            None => Ok(()),
+        };
     }
+    if let Err(why) = http::unless_stopped(fill(&mut sink, content)).await {
+        // Parts of an object would lie in the store, unseen and paid for. Who doesn't want to wait for that says so again.
+        let abandoning = async {
+            sink.abandon().await;
+            Ok(())
+        };
+        let _ = http::unless_stopped(abandoning).await;
+        return Err(why);
+    }
+    http::unless_stopped(sink.publish()).await.map(drop)
 }
 
-async fn transfer(mut content: Content, mut sink: Sink) -> Result<Option<Held>, String> {
-    let written = async {
-        while let Some(piece) = content.try_next().await.map_err(|why| why.to_string())? {
-            sink.write(piece).await?;
-        }
-        Ok(())
-    };
-    match written.await {
-        Ok(()) => sink.publish().await,
-        Err(why) => {
-            sink.abandon().await;
-            Err(why)
-        }
+async fn fill(sink: &mut Sink, mut content: Content) -> Result<(), String> {
+    while let Some(piece) = content.try_next().await.map_err(|why| why.to_string())? {
+        sink.write(piece).await?;
     }
+    Ok(())
 }
 
 /// A snapshot as it arrives; it ends without an error only if it is sound. The errors are for people as they are.
