@@ -37,6 +37,8 @@ use std::process::ExitCode;
 use crate::console::Console;
 use crate::flags::{self, Stop, Syntax};
 
+pub use snapshot::agent::speaks_to_snapshot_agent;
+
 /// Everything the program can be told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {

@@ -453,6 +453,31 @@ fn a_token_that_allows_too_little_is_told() {
 }
 
 #[test]
+fn another_datacenter_is_only_saved_once() {
+    let room = tempfile::tempdir().unwrap();
+    let agent = Agent::start(room.path());
+    let words = ["-local-path=kept", "-datacenter=dc2"];
+    let (status, log) = Keeper::start(&agent, room.path(), "stays", &words).ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains("[ERR]") && log.contains("dc2"), "{log}");
+    let words = [&words[..], &["-interval=0"]].concat();
+    let (status, log) = Keeper::start(&agent, room.path(), "once", &words).ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains("No path to datacenter"), "{log}");
+    assert_eq!(snapshots(&room.path().join("kept")).len(), 0);
+    // Its own is no other.
+    let own = Keeper::start(
+        &agent,
+        room.path(),
+        "own",
+        &["-local-path=kept", "-datacenter=dc1"],
+    );
+    own.prints("Saved snapshot");
+    assert!(own.log().contains("         Datacenter: \"dc1\"\n"));
+    assert_eq!(services(&agent, "consul-snapshot"), 1);
+}
+
+#[test]
 fn settings_that_cannot_be_end_it_with_one_line() {
     let cases = [
         (

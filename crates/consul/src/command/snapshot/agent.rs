@@ -65,3 +65,11 @@ pub(in crate::command) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 
         FAILED
     })
 }
+
+/// Whether a configuration file of these bytes says something to the snapshot agent.
+///
+/// # Errors
+/// What is wrong with it, if it can't be read.
+pub fn speaks_to_snapshot_agent(bytes: &[u8]) -> Result<bool, String> {
+    document::decode(bytes).map(|document| document.is_some())
+}

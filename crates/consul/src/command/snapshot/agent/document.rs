@@ -279,7 +279,7 @@ fn read_file(path: &Path) -> Result<Option<Document>, String> {
     decode(&bytes).map_err(|why| format!("Error decoding '{}': {why}", path.display()))
 }
 
-fn decode(bytes: &[u8]) -> Result<Option<Document>, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Option<Document>, String> {
     let json: Json = serde_json::from_slice(bytes).map_err(|why| why.to_string())?;
     let Json::Object(mut root) = json else {
         return Err(format!("it must be an object, and is {}", found(&json)));
