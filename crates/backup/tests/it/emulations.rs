@@ -275,6 +275,27 @@ async fn azure_tells_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn an_answer_about_something_else_ends_nobody() {
+    let server = Server::start(Arc::new(|_, _| {
+        Box::pin(async {
+            let text = "--batch\r\nContent-Type: application/http\r\nContent-ID: 7\r\n\r\nHTTP/1.1 404 Not Found\r\n\r\n\
+                        --batch--\r\n";
+            let mut answer = answer(StatusCode::ACCEPTED, text.to_owned());
+            let kind = "multipart/mixed; boundary=batch".parse().unwrap();
+            answer.headers_mut().insert("content-type", kind);
+            answer
+        })
+    }))
+    .await;
+    let store = open(&Destination::Azure(azure_at(&server))).unwrap();
+    let why = store.remove(named(1)).await.unwrap_err().to_string();
+    assert!(
+        why.ends_with("the answer is about objects that it was not asked for"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
 async fn a_service_principal_signs_in_where_its_cloud_says() {
     // Where it signs in, and then the store.
     let server = Server::start(Arc::new(|seen, request| {
