@@ -45,7 +45,7 @@ pub struct RestoreChunk {
     pub records: Vec<u8>,
 }
 
-/// Swaps in what the chunks built.
+/// Swaps in what the chunks built, or writes it over what there is if it is a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreCommit {
     /// Which restore.

@@ -29,7 +29,7 @@ pub enum Effect {
         /// When.
         index: Index,
     },
-    /// Everything is new: a restore.
+    /// A restore: everything is new, or so much that a leader has to look at everything anew.
     StateReplaced,
 }
 

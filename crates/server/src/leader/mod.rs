@@ -111,7 +111,7 @@ async fn begin_anew(core: &Core) {
             () = take_part(core) => {}
             () = attend(core) => {}
         }
-        tracing::info!("the state was replaced by a snapshot; the leader's duties begin anew");
+        tracing::info!("a snapshot was restored; the leader's duties begin anew");
     }
 }
 
