@@ -119,6 +119,7 @@ impl<'a> Leader<'a> {
     async fn first_due(&mut self) -> Instant {
         let heard = self.status.read().await;
         let newest = self.saver.look(heard).await;
+        self.go_on_from(newest);
         let mut due = Instant::now() + self.saver.wait();
         due = self.not_before.map_or(due, |earliest| due.max(earliest));
         let text = match newest {
@@ -130,6 +131,18 @@ impl<'a> Leader<'a> {
         };
         self.board.report(Kind::Saving, CheckStatus::Passing, &text);
         due
+    }
+
+    /// What the instance before knew of the newest snapshot, so that a failover doesn't look like a doubt.
+    fn go_on_from(&self, newest: Option<u64>) {
+        let Some(proved) = &self.status.status.last_verified else {
+            return;
+        };
+        if newest.is_some_and(|id| proved.id == id.to_string()) {
+            let text = format!("snapshot {} was proved at {}", proved.id, proved.at);
+            self.board
+                .report(Kind::Verified, CheckStatus::Passing, &text);
+        }
     }
 
     /// One snapshot.
@@ -144,9 +157,19 @@ impl<'a> Leader<'a> {
             Err(NotTaken::Stopped) => return Err(End::Stopped),
             Err(NotTaken::Lost(why)) => return Err(End::Lost(why)),
             Err(NotTaken::Failed(why)) => {
-                tracing::error!("No snapshot: {why}");
-                self.failed(&why);
+                self.failed_everywhere(&why);
                 unless(mandate, stop, self.write_status(None)).await?;
+                return Ok(Turn::Failed);
+            }
+            Err(NotTaken::Unclear(why)) => {
+                self.failed_everywhere(&why);
+                unless(mandate, stop, self.write_status(None)).await?;
+                if unless(mandate, stop, self.saver.is_there_after_all()).await? {
+                    tracing::warn!(
+                        "The snapshot is there after all, and will not be looked at; the next one comes when it is due"
+                    );
+                    return Ok(Turn::Partly);
+                }
                 return Ok(Turn::Failed);
             }
         };
@@ -188,6 +211,11 @@ impl<'a> Leader<'a> {
         unless(mandate, stop, self.write_status(Some(next))).await?;
         unless(mandate, stop, self.saver.rotate(&fresh, mandate)).await?;
         Ok(turn)
+    }
+
+    fn failed_everywhere(&mut self, why: &str) {
+        tracing::error!("No snapshot: {why}");
+        self.failed(why);
     }
 
     fn failed(&mut self, why: &str) {

@@ -18,7 +18,8 @@
 //! about time, and it saves at once.
 //!
 //! A snapshot that failed everywhere is tried again after half a minute, and later if it fails again. One that is at
-//! some places is not: there, it would be a second one. After so many failures in a row the lock is given back and left
+//! some places is not: there, it would be a second one. (A store that takes a snapshot, says it failed, and doesn't list
+//! it either can still have two.) After so many failures in a row the lock is given back and left
 //! alone for a minute; where there is nobody else, this instance gets it again.
 //!
 //! # What is promised of names
@@ -246,7 +247,7 @@ pub async fn once(
     let mut fresh = match saver.take(&Mandate::Alone, stop.clone()).await {
         Ok(fresh) => fresh,
         Err(NotTaken::Stopped) => return Err(AgentError::Stopped),
-        Err(NotTaken::Failed(why) | NotTaken::Lost(why)) => {
+        Err(NotTaken::Failed(why) | NotTaken::Unclear(why) | NotTaken::Lost(why)) => {
             status.failed(&why, &saver);
             unless_stopped(&stop, status.write(1, None, &saver)).await;
             return Err(AgentError::Save(format!("no snapshot: {why}")));

@@ -25,6 +25,8 @@ pub(super) struct Saver<'a> {
     pub(super) checking: Checking,
     /// The id of the newest snapshot that is known, ours or another's.
     newest: Option<u64>,
+    /// The id of the last one that was begun here.
+    begun: Option<u64>,
     has_warned_of_clock: bool,
 }
 
@@ -48,6 +50,7 @@ impl<'a> Saver<'a> {
             clock,
             checking,
             newest: None,
+            begun: None,
             has_warned_of_clock: false,
         }
     }
@@ -69,6 +72,12 @@ impl<'a> Saver<'a> {
         self.newest
     }
 
+    /// Whether the last one that was begun here is somewhere, although its places said that it isn't.
+    pub(super) async fn is_there_after_all(&mut self) -> bool {
+        let newest = self.look(None).await;
+        newest.is_some() && newest == self.begun
+    }
+
     fn learn(&mut self, id: u64) {
         self.newest = self.newest.max(Some(id));
     }
@@ -85,8 +94,10 @@ impl<'a> Saver<'a> {
         stop: Stop<'_>,
     ) -> Result<Fresh, NotTaken> {
         let began = Instant::now();
+        let id = self.next_id()?;
+        self.begun = Some(id);
         let name = Name {
-            id: self.next_id()?,
+            id,
             encrypted: !self.settings.recipients.is_empty(),
         };
         let identities = name.encrypted.then(Identities::generate);

@@ -36,6 +36,8 @@ pub(super) enum NotTaken {
     Lost(String),
     /// It went wrong.
     Failed(String),
+    /// It went wrong when it was to get its name, so that it may have it somewhere.
+    Unclear(String),
 }
 
 /// A snapshot that was published at one place at least.
@@ -98,7 +100,7 @@ impl Order<'_> {
             } => return Err(NotTaken::Stopped),
         };
         if places.iter().all(Result::is_err) {
-            return Err(NotTaken::Failed(all(&places)));
+            return Err(NotTaken::Unclear(all(&places)));
         }
         Ok(Taken {
             size,

@@ -240,6 +240,13 @@ async fn one_of_several_saves() {
     let holder = cluster.holder(KEY);
     assert!(!holder.is_empty());
     assert_eq!(store.published().len(), 1);
+    // What is known of the last one stays known.
+    let verified = ["b", "c"].map(|node| cluster.check(node, "Verified Restore"));
+    let ([Some(verified), None] | [None, Some(verified)]) = verified else {
+        panic!("{verified:?}");
+    };
+    assert_eq!(verified.status, "passing");
+    assert!(verified.output.contains(" was proved at 2016-11-18T13:16:"));
     sleep(HOUR).await;
     assert_eq!(gaps(&store), [3600]);
     // A crash, late in the interval: when the session has run out and the lock-delay passed.
@@ -620,6 +627,20 @@ async fn clocks_that_are_wrong() {
             .count("ERROR No snapshot: there is a snapshot with the number 18446744073709551615"),
         1
     );
+    agent.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_whose_answer_is_lost() {
+    let world = World::new();
+    let (cluster, store) = (&world.cluster, Memory::new("shelf"));
+    store.fail(Fault::LostAnswer);
+    let agent = world.start(cluster.client("a"), 1, settings(&[&store]));
+    sleep(3 * HOUR + TAKES).await;
+    // It counts as a failure, but there isn't a second one for it.
+    assert_eq!(gaps(&store), [3600; 3]);
+    assert_eq!(world.log.count("is there after all"), 4);
+    assert_eq!(world.log.count("Gave up leadership"), 1);
     agent.stop().await;
 }
 

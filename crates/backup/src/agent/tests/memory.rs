@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     /// The second piece is never taken.
     Hang,
     Publish,
+    /// It is done, and nobody is told.
+    LostAnswer,
     /// Takes a minute for it.
     SlowPublish,
     /// What is read isn't what was written.
@@ -262,7 +264,8 @@ impl Upload for Writing {
             );
             state.snapshots.insert(self.name, content);
             state.published.push((self.name, Instant::now()));
-            Ok(())
+            drop(state);
+            self.store.check(Fault::LostAnswer, "publish")
         })
     }
 
