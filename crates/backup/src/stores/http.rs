@@ -116,19 +116,10 @@ impl Watched {
             _ => reqwest::Body::wrap_stream(pieces(body, Arc::clone(&taken)).await?),
         });
         let answer = self.client.execute(request);
-        tokio::pin!(answer);
-        let mut taken_before = 0;
-        let answer = loop {
-            let deadline = Instant::now() + self.silence;
-            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
-                break answer.map_err(failed)?;
-            }
-            let taken_now = taken.load(Ordering::Relaxed);
-            if taken_now == taken_before {
-                return Err(HttpError::new(HttpErrorKind::Timeout, Silent(self.silence)));
-            }
-            taken_before = taken_now;
-        };
+        let answer = patiently(answer, &taken, self.silence)
+            .await
+            .map_err(|silent| HttpError::new(HttpErrorKind::Timeout, silent))?
+            .map_err(failed)?;
         let is_object = is_object && answer.status().is_success();
         let answer: http::Response<reqwest::Body> = answer.into();
         let (parts, body) = answer.into_parts();
@@ -138,6 +129,26 @@ impl Watched {
         };
         let body = HttpResponseBody::new(body);
         Ok(HttpResponse::from_parts(parts, body))
+    }
+}
+
+/// Waits for an answer for as long as the request is being taken, and then for as long as somebody may be silent.
+async fn patiently<T>(
+    answer: impl Future<Output = T>,
+    taken: &AtomicU64,
+    silence: Duration,
+) -> Result<T, Silent> {
+    tokio::pin!(answer);
+    let mut taken_before = 0;
+    loop {
+        if let Ok(answer) = timeout_at(Instant::now() + silence, &mut answer).await {
+            return Ok(answer);
+        }
+        let taken_now = taken.load(Ordering::Relaxed);
+        if taken_now == taken_before {
+            return Err(Silent(silence));
+        }
+        taken_before = taken_now;
     }
 }
 
@@ -256,3 +267,36 @@ struct Silent(Duration);
 #[derive(Debug, thiserror::Error)]
 #[error("the store's answer is longer than any that makes sense")]
 struct TooLong;
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_slow_is_waited_for_and_who_is_silent_is_not() {
+        let silence = Duration::from_secs(60);
+        let begun = Instant::now();
+        let taken = AtomicU64::new(0);
+        let slow = async {
+            for _ in 0..20 {
+                sleep(Duration::from_secs(50)).await;
+                taken.fetch_add(1, Ordering::Relaxed);
+            }
+            "done"
+        };
+        assert_eq!(patiently(slow, &taken, silence).await.unwrap(), "done");
+        assert_eq!(begun.elapsed().as_secs(), 1000);
+
+        let begun = Instant::now();
+        let taken = AtomicU64::new(0);
+        let stuck = async {
+            sleep(Duration::from_secs(50)).await;
+            taken.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        };
+        assert!(patiently(stuck, &taken, silence).await.is_err());
+        assert!(begun.elapsed() <= 2 * silence);
+    }
+}
