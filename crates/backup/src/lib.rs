@@ -16,6 +16,7 @@
 //! ```
 
 pub mod agent;
+mod decode;
 mod diff;
 #[cfg(test)]
 mod fixtures;
@@ -34,6 +35,7 @@ mod retention;
 pub mod seal;
 pub mod stores;
 
+pub use decode::{DecodeError, decode};
 pub use diff::{Change, Difference, NAMED_MAX, diff};
 pub use forecast::{Kept, forecast};
 pub use inspect::{KeyDetails, Options, Report, Tally, inspect};

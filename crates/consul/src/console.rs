@@ -9,7 +9,7 @@ pub struct Console<'a> {
     /// Standard input.
     pub input: &'a mut (dyn Read + Send),
     /// Standard output, for results.
-    pub output: &'a mut dyn Write,
+    pub output: &'a mut (dyn Write + Send),
     /// Standard error, for what isn't part of the result.
     pub errors: &'a mut dyn Write,
     /// Whether standard error is a terminal, so that a progress bar makes sense.

@@ -90,6 +90,8 @@ pub enum Command {
     Rtt,
     /// `snapshot agent`
     SnapshotAgent,
+    /// `snapshot decode`
+    SnapshotDecode,
     /// `snapshot diff`
     SnapshotDiff,
     /// `snapshot inspect`
@@ -148,6 +150,7 @@ impl Command {
         Self::Reload,
         Self::Rtt,
         Self::SnapshotAgent,
+        Self::SnapshotDecode,
         Self::SnapshotDiff,
         Self::SnapshotInspect,
         Self::SnapshotList,
@@ -188,6 +191,7 @@ impl Command {
             Self::Reload => &reload::SYNTAX,
             Self::Rtt => &rtt::SYNTAX,
             Self::SnapshotAgent => &snapshot::agent::SYNTAX,
+            Self::SnapshotDecode => &snapshot::DECODE,
             Self::SnapshotDiff => &snapshot::DIFF,
             Self::SnapshotInspect => &snapshot::INSPECT,
             Self::SnapshotList => &snapshot::LIST,
@@ -228,6 +232,7 @@ impl Command {
             Self::Reload => reload::run(parsed, console),
             Self::Rtt => rtt::run(parsed, console),
             Self::SnapshotAgent => snapshot::agent::run(parsed, console),
+            Self::SnapshotDecode => snapshot::decode(parsed, console),
             Self::SnapshotDiff => snapshot::diff(parsed, console),
             Self::SnapshotInspect => snapshot::inspect(parsed, console),
             Self::SnapshotList => snapshot::list(parsed, console),
@@ -493,6 +498,7 @@ mod tests {
             (Command::Reload, &[&flag]),
             (Command::Rtt, &[&flag, "a", "b"]),
             (Command::SnapshotAgent, &["-config-file=/nonexistent.json"]),
+            (Command::SnapshotDecode, &["/nonexistent"]),
             (Command::SnapshotDiff, &["/nonexistent", "/nonexistent"]),
             (Command::SnapshotInspect, &["/nonexistent"]),
             (Command::SnapshotList, &["/nonexistent"]),

@@ -2,6 +2,7 @@
 
 pub(super) mod agent;
 mod compare;
+mod decode;
 mod inspect;
 mod list;
 mod progress;
@@ -11,6 +12,7 @@ mod save;
 mod source;
 
 pub(super) use compare::{DIFF, VERIFY, diff, verify};
+pub(super) use decode::{DECODE, decode};
 pub(super) use inspect::{INSPECT, inspect};
 pub(super) use list::{LIST, SHOW, list, show};
 pub(super) use redact::{REDACT, redact};

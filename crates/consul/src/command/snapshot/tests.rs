@@ -531,6 +531,37 @@ fn what_is_encrypted_is_opened_with_its_identity_alone() {
 }
 
 #[test]
+fn decodes_to_lines() {
+    let plain = fixture("full-0.7.1.snap");
+    let printed = consul(&["snapshot", "decode", plain.to_str().unwrap()], b"", &[]);
+    assert_eq!(printed.status, 0);
+    let lines: Vec<serde_json::Value> = (printed.output.lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 64);
+    assert_eq!(
+        lines[0],
+        json!({
+            "Data": {"ID": "2-68-1795329324463", "Index": 68, "Size": 141_161, "Term": 2, "Version": 1},
+            "Type": "SnapshotHeader",
+        })
+    );
+    let keys = lines.iter().filter(|line| line["Type"] == "KVS");
+    assert_eq!(
+        keys.filter(|line| line["Data"]["Key"].is_string()).count(),
+        24
+    );
+    let cut = fs::read(plain).unwrap();
+    let printed = consul(&["snapshot", "decode", "-"], &cut[..cut.len() - 1], &[]);
+    assert_eq!(printed.status, 1);
+    assert!(
+        printed.output.starts_with("Error decoding snapshot: "),
+        "{}",
+        printed.output
+    );
+}
+
+#[test]
 fn redacts() {
     let room = tempfile::tempdir().unwrap();
     let plain = fixture("full-0.7.1.snap");
