@@ -104,16 +104,12 @@ impl Azure {
         if self.account_name.is_empty() || self.container_name.is_empty() {
             return wrong("Azure Blob Storage needs an account name and a container name");
         }
-        let principal = [
-            &self.service_principal_id,
-            &self.service_principal_secret,
-            &self.tenant_id,
-        ];
-        let has_principal = principal.iter().all(|part| !part.is_empty());
-        if !has_principal && principal.iter().any(|part| !part.is_empty()) {
+        let has_principal = !self.service_principal_secret.is_empty();
+        if has_principal && (self.service_principal_id.is_empty() || self.tenant_id.is_empty()) {
             return wrong("a service principal of Azure needs its id, its secret and its tenant");
         }
         let (suffix, authority) = self.environment.hosts();
+        let authority = environment("AZURE_AUTHORITY_HOST").unwrap_or_else(|| authority.to_owned());
         let endpoint = match &self.endpoint[..] {
             "" => format!("https://{}.blob.{suffix}", self.account_name),
             endpoint => endpoint.to_owned(),
@@ -124,9 +120,7 @@ impl Azure {
             .with_retry(retries(patience))
             .with_account(&self.account_name)
             .with_container_name(&self.container_name)
-            .with_authority_host(
-                environment("AZURE_AUTHORITY_HOST").unwrap_or_else(|| authority.to_owned()),
-            )
+            .with_authority_host(authority.trim_end_matches('/'))
             .with_endpoint(endpoint);
         // What the settings name goes before all of the environment.
         if !self.account_key.is_empty() {
@@ -140,6 +134,15 @@ impl Azure {
         } else {
             for (name, key) in VARIABLES {
                 if let Some(value) = environment(name) {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            // Without a secret they say which of the machine's identities is meant, or whom a token of Kubernetes stands for.
+            for (key, value) in [
+                (AzureConfigKey::ClientId, &self.service_principal_id),
+                (AzureConfigKey::AuthorityId, &self.tenant_id),
+            ] {
+                if !value.is_empty() {
                     builder = builder.with_config(key, value);
                 }
             }

@@ -328,7 +328,8 @@ async fn a_service_principal_signs_in_where_its_cloud_says() {
         })
     }))
     .await;
-    let authority = server.url.clone();
+    // As Kubernetes writes it, with a slash.
+    let authority = format!("{}/", server.url);
     let environment = move |name: &str| (name == "AZURE_AUTHORITY_HOST").then(|| authority.clone());
     for (secret, is_right) in [("its secret", true), ("another", false)] {
         let settings = Azure {

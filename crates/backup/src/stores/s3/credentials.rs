@@ -158,8 +158,9 @@ const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 
 /// The role to take on with whatever credentials there are; none if a token already stands for one.
 pub(super) fn role(s3: &S3, environment: Environment<'_>) -> Option<Role> {
-    let is_by_token = s3.access_key_id.is_empty()
-        && (!s3.web_identity_token_file.is_empty() || environment(TOKEN_FILE).is_some());
+    // Where there are keys and a token, the role is still the token's.
+    let is_by_token = !s3.web_identity_token_file.is_empty()
+        || (s3.access_key_id.is_empty() && environment(TOKEN_FILE).is_some());
     let arn = match &s3.role_arn[..] {
         _ if is_by_token => None,
         // Where the environment has a token, its role is meant for that.

@@ -138,7 +138,7 @@ fn settings_that_cannot_be() {
         },
         Azure {
             account_key: String::new(),
-            service_principal_id: "half".into(),
+            service_principal_secret: "alone".into(),
             ..good
         },
     ] {
