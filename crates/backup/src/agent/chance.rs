@@ -6,6 +6,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::schedule::STEP_MAX;
+
 /// The pause after the first of several failures in a row to reach somebody; each further one doubles it up to the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -27,6 +29,11 @@ impl Chance {
     /// A number that no other instance has.
     pub(super) fn id(&self) -> u64 {
         self.with(RngExt::random)
+    }
+
+    /// A step from one id to the next that nobody else takes.
+    pub(super) fn step(&self) -> u64 {
+        self.with(|chance| chance.random_range(1..=STEP_MAX))
     }
 
     /// A time that is a tenth shorter or longer at most.

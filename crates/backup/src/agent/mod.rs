@@ -31,7 +31,8 @@
 //! where a store was told to use one name for all. Only who holds the lock takes old ones away, and it looks again
 //! before each; it takes away none that is later than the one it has just saved.
 //!
-//! Ids grow: a clock that was set back gives a snapshot the number after the newest one.
+//! Ids grow: a clock that was set back gives a snapshot a number after the newest one, by a step of a second at most that
+//! is left to chance, since somebody else may go on from the same number.
 //!
 //! # What a failure keeps from happening
 //!
@@ -206,6 +207,7 @@ pub async fn run(
         &settings,
         &surroundings.clock,
         surroundings.checking,
+        &chance,
     );
     let leader = Leader::new(&client, &settings, saver, &board, &chance, &instance);
     tracing::info!("Snapshot agent running");
@@ -230,11 +232,13 @@ pub async fn once(
 ) -> Result<Saved, AgentError> {
     check(&settings)?;
     let stop: Stop<'_> = stop.boxed().shared();
+    let chance = Chance::new(surroundings.seed);
     let mut saver = Saver::new(
         &client,
         &settings,
         &surroundings.clock,
         surroundings.checking,
+        &chance,
     );
     let mut status = StatusEntry::new(&client, &settings, "");
     let look = async {

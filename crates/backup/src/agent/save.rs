@@ -8,6 +8,7 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use super::chance::Chance;
 use super::mandate::Mandate;
 use super::rotate::rotate;
 use super::take::{NotTaken, Order, STORE_SILENCE, Taken, in_time};
@@ -23,6 +24,7 @@ pub(super) struct Saver<'a> {
     pub(super) settings: &'a Settings,
     pub(super) clock: &'a Clock,
     pub(super) checking: Checking,
+    chance: &'a Chance,
     /// The id of the newest snapshot that is known, ours or another's.
     newest: Option<u64>,
     /// The id of the last one that was begun here.
@@ -43,12 +45,14 @@ impl<'a> Saver<'a> {
         settings: &'a Settings,
         clock: &'a Clock,
         checking: Checking,
+        chance: &'a Chance,
     ) -> Self {
         Self {
             client,
             settings,
             clock,
             checking,
+            chance,
             newest: None,
             begun: None,
             has_warned_of_clock: false,
@@ -232,7 +236,7 @@ impl<'a> Saver<'a> {
                 "The newest snapshot has the number {newest}, which is {ahead:#} ahead of this machine's clock: set the clocks right; meanwhile numbers go on from there"
             );
         }
-        schedule::next_id(self.newest, now).ok_or_else(|| {
+        schedule::next_id(self.newest, now, self.chance.step()).ok_or_else(|| {
             NotTaken::Failed(format!(
                 "there is a snapshot with the number {}, and no number after that; remove it",
                 u64::MAX

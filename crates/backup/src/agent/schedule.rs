@@ -30,11 +30,17 @@ pub(super) fn is_far_ahead(newest: u64, now: u64, interval: Duration) -> bool {
     Duration::from_nanos(newest.saturating_sub(now)) > interval.max(SKEW)
 }
 
-/// The id of a snapshot that is begun now: the time, unless there is one already that is as late. `None`: there is no
-/// later one.
-pub(super) fn next_id(newest: Option<u64>, now: u64) -> Option<u64> {
+/// By how much ids grow at most that a clock can't tell.
+pub(super) const STEP_MAX: u64 = 1_000_000_000;
+
+/// The id of a snapshot that is begun now: the time, unless there is one already that is as late, and then a `step`
+/// after that. `None`: there is no later one.
+///
+/// Somebody else's may have the number after the newest that is known, and get it only now: whoever goes on from there
+/// by a step that nobody else takes doesn't overwrite it.
+pub(super) fn next_id(newest: Option<u64>, now: u64, step: u64) -> Option<u64> {
     match newest {
-        Some(newest) if newest >= now => newest.checked_add(1),
+        Some(newest) if newest >= now => newest.checked_add(step).or(newest.checked_add(1)),
         _ => Some(now),
     }
 }
@@ -91,11 +97,13 @@ mod tests {
         for (newest, now, expected) in [
             (None, 5, Some(5)),
             (Some(4), 5, Some(5)),
-            (Some(5), 5, Some(6)),
-            (Some(9), 5, Some(10)),
+            (Some(5), 5, Some(8)),
+            (Some(9), 5, Some(12)),
+            (Some(u64::MAX - 3), 5, Some(u64::MAX)),
+            (Some(u64::MAX - 1), 5, Some(u64::MAX)),
             (Some(u64::MAX), 5, None),
         ] {
-            assert_eq!(next_id(newest, now), expected);
+            assert_eq!(next_id(newest, now, 3), expected);
         }
     }
 

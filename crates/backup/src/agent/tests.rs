@@ -584,14 +584,16 @@ async fn clocks_that_are_wrong() {
         ids
     };
     let before = ids(4);
-    assert_eq!(before[3], before[1] + 2);
+    let steps = before[3] - before[1];
+    assert!((2..=2 * schedule::STEP_MAX).contains(&steps), "{steps}");
     assert_eq!(world.log.count("ahead of this machine's clock"), 1);
     agent.stop().await;
     // Another one, whose clock is as wrong, doesn't know when that was, and rather has one too many.
     let agent = world.start(cluster.client("b"), 2, settings(&[&store]));
     agent.offset.store(-86_400_000_000_000, Ordering::Relaxed);
     sleep(TAKES).await;
-    assert_eq!(ids(5)[4], before[3] + 1);
+    let step = ids(5)[4] - before[3];
+    assert!((1..=schedule::STEP_MAX).contains(&step), "{step}");
     agent.stop().await;
     // A little behind is as good as right.
     let agent = world.start(cluster.client("c"), 3, settings(&[&store]));
