@@ -528,3 +528,190 @@ fn go_on(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<Duration, Vi
     }
     Ok(Duration::from_nanos(recovered))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Moment = 1_000_000_000;
+
+    fn name(id: u64) -> Name {
+        Name {
+            id,
+            encrypted: false,
+        }
+    }
+
+    /// A history written by hand: what a process does takes no time.
+    struct Tale(BackupHistory);
+
+    impl Tale {
+        fn new() -> Self {
+            Self(BackupHistory {
+                interval: Duration::from_secs(60),
+                retentions: vec![Retention {
+                    newest: 2,
+                    ..Retention::default()
+                }],
+                max_failures: 2,
+                ..BackupHistory::default()
+            })
+        }
+
+        fn does(&mut self, process: Process, at: Moment, what: What) -> &mut Self {
+            self.0.events.push(Event {
+                process,
+                called: at * SECOND,
+                returned: Some(at * SECOND),
+                what,
+            });
+            self
+        }
+
+        fn takes(&mut self, process: Process, at: Moment) -> &mut Self {
+            let session = process.to_string();
+            let taken = true;
+            self.does(process, at, What::Takes { session, taken })
+        }
+
+        fn reads(&mut self, process: Process, at: Moment, holder: &str) -> &mut Self {
+            let holder = Some(holder.to_owned());
+            let consistent = true;
+            self.does(process, at, What::Reads { consistent, holder })
+        }
+
+        fn lists(&mut self, process: Process, at: Moment, ids: &[u64]) -> &mut Self {
+            let names = ids.iter().copied().map(name).collect();
+            self.does(process, at, What::Lists { store: 0, names })
+        }
+
+        fn publishes(&mut self, process: Process, at: Moment, id: u64) -> &mut Self {
+            let at_once = at * SECOND;
+            self.does(
+                process,
+                at,
+                What::Publishes {
+                    store: 0,
+                    name: name(id),
+                    filled: at_once,
+                    visible: Some(at_once),
+                },
+            )
+        }
+
+        /// A snapshot as it should be.
+        fn saves(&mut self, process: Process, at: Moment) -> &mut Self {
+            self.does(process, at, What::Saves)
+                .reads(process, at, &process.to_string())
+                .publishes(process, at, at)
+        }
+
+        fn removes(&mut self, process: Process, at: Moment, id: u64) -> &mut Self {
+            let what = What::Removes {
+                store: 0,
+                name: name(id),
+                gone: Some(at * SECOND),
+            };
+            self.does(process, at, what)
+        }
+
+        fn broken(&self) -> Option<&'static str> {
+            check_backups(&self.0).err().map(|why| why.property)
+        }
+    }
+
+    #[test]
+    fn a_life_as_it_should_be() {
+        let mut tale = Tale::new();
+        tale.does(1, 0, What::Began).takes(1, 1);
+        for at in [2, 62, 122] {
+            tale.saves(1, at);
+        }
+        tale.lists(1, 122, &[2, 62, 122]).removes(1, 122, 2);
+        assert_eq!(tale.broken(), None);
+    }
+
+    #[test]
+    fn names_need_the_lock() {
+        let property = Some("nothing is published or removed without the lock");
+        let mut tale = Tale::new();
+        tale.takes(1, 1).does(1, 2, What::Saves);
+        let mut unread = Tale(tale.0.clone());
+        assert_eq!(unread.publishes(1, 2, 2).broken(), property);
+        let mut of_another = Tale(tale.0.clone());
+        of_another.reads(1, 2, "1").reads(1, 3, "7");
+        assert_eq!(of_another.publishes(1, 4, 2).broken(), property);
+        let mut too_early = Tale(tale.0);
+        too_early.reads(1, 2, "1");
+        assert_eq!(too_early.publishes(1, 3, 2).broken(), property);
+    }
+
+    #[test]
+    fn one_too_many_is_found_if_it_could_be_known() {
+        let mut tale = Tale::new();
+        tale.takes(1, 1).saves(1, 2).takes(2, 30);
+        let mut unaware = Tale(tale.0.clone());
+        assert_eq!(unaware.saves(2, 31).broken(), None);
+        tale.lists(2, 30, &[2]).saves(2, 31);
+        assert_eq!(tale.broken(), Some("there is one snapshot in an interval"));
+    }
+
+    #[test]
+    fn what_is_kept_is_not_older() {
+        let property = Some("rotation takes only what is older than what it keeps");
+        let mut tale = Tale::new();
+        tale.takes(1, 1);
+        for at in [2, 62, 122] {
+            tale.saves(1, at);
+        }
+        tale.lists(1, 122, &[2, 62, 122]);
+        let mut newer = Tale(tale.0.clone());
+        assert_eq!(newer.removes(1, 122, 62).broken(), property);
+        // What was begun last has the smallest number.
+        let mut back = Tale(tale.0);
+        back.does(1, 182, What::Saves)
+            .reads(1, 182, "1")
+            .publishes(1, 182, 1)
+            .lists(1, 182, &[1, 62, 122])
+            .removes(1, 182, 1);
+        assert_eq!(back.broken(), property);
+    }
+
+    #[test]
+    fn a_gap_needs_a_reason() {
+        let mut tale = Tale::new();
+        tale.does(1, 0, What::Began)
+            .takes(1, 1)
+            .saves(1, 2)
+            .saves(1, 130);
+        let at = 180 * SECOND;
+        tale.0.peace = Some(Span { from: at, to: at });
+        let property = Some("a failover costs one snapshot at most");
+        assert_eq!(tale.broken(), property);
+        // It went, and another came.
+        tale.0.events.insert(
+            5,
+            Event {
+                process: 1,
+                called: 20 * SECOND,
+                returned: None,
+                what: What::Ended,
+            },
+        );
+        assert_eq!(tale.broken(), None);
+    }
+
+    #[test]
+    fn only_failures_in_a_row_count() {
+        let mut tale = Tale::new();
+        tale.takes(1, 1)
+            .does(1, 2, What::Saves)
+            .does(1, 62, What::Saves);
+        let mut twice = Tale(tale.0.clone());
+        assert_eq!(twice.does(1, 63, What::GivesUp).broken(), None);
+        tale.saves(1, 122).does(1, 182, What::Saves);
+        tale.does(1, 183, What::GivesUp);
+        let property = "the lock is given up only after so many failures in a row";
+        assert_eq!(tale.broken(), Some(property));
+    }
+}
