@@ -310,10 +310,19 @@ pub(crate) mod tests {
         live: fn(Plan) -> Result<T, Box<Failure>>,
         found: &[(u64, &str)],
     ) {
+        keep_promises_for(Duration::from_secs(120), live, found);
+    }
+
+    /// The same where trouble goes on for so long.
+    pub(crate) fn keep_promises_for<T: fmt::Debug + Send + 'static>(
+        length: Duration,
+        live: fn(Plan) -> Result<T, Box<Failure>>,
+        found: &[(u64, &str)],
+    ) {
         for &(seed, what) in found {
             let plan = Plan {
                 seed,
-                length: Duration::from_secs(120),
+                length,
                 is_told: false,
             };
             // The log's library draws from one generator a thread.

@@ -222,3 +222,15 @@ fn report(course: Course, history: &BackupHistory, recovered: Duration) -> Backu
         recovered,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::life::tests::keep_promises_for;
+
+    #[test]
+    fn lives_in_which_something_was_found_keep_their_promises() {
+        let what = "two leaders whose clocks were set back go on from the same number";
+        keep_promises_for(Duration::from_secs(400), run_backups, &[(158, what)]);
+    }
+}
