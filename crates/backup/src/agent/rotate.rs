@@ -12,6 +12,7 @@ pub(super) async fn rotate(
     place: &Place,
     saved: Name,
     mandate: &Mandate<'_>,
+    newest: &mut Option<u64>,
 ) -> Result<(), String> {
     if place.retention.keeps_all() {
         return Ok(());
@@ -19,6 +20,8 @@ pub(super) async fn rotate(
     let store = &place.store;
     let stored = in_time(STORE_SILENCE, store, store.list()).await?;
     let names: Vec<Name> = stored.iter().map(|stored| stored.name).collect();
+    // It may not have been known: the next number comes after it, or what is new would soon be taken for old.
+    *newest = (*newest).max(names.iter().map(|name| name.id).max());
     for name in place.retention.expired(&names) {
         if name >= saved {
             continue;

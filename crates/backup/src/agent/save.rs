@@ -203,7 +203,7 @@ impl<'a> Saver<'a> {
 
     /// Makes room wherever the snapshot is and isn't known to be of no use: what lies there beside it may be all that
     /// there is.
-    pub(super) async fn rotate(&self, fresh: &Fresh, mandate: &Mandate<'_>) {
+    pub(super) async fn rotate(&mut self, fresh: &Fresh, mandate: &Mandate<'_>) {
         let Saved { name, places, .. } = &fresh.saved;
         for (place, at) in self.settings.places.iter().zip(places) {
             let is_reason = match at.outcome {
@@ -213,7 +213,7 @@ impl<'a> Saver<'a> {
             if !is_reason {
                 continue;
             }
-            if let Err(why) = rotate(place, *name, mandate).await {
+            if let Err(why) = rotate(place, *name, mandate, &mut self.newest).await {
                 tracing::warn!("Old snapshots stay longer than they should: {why}");
             }
         }

@@ -301,8 +301,12 @@ fn rotated(history: &BackupHistory, snapshots: &[Snapshot]) -> Result<(), Violat
                 let mut kept = kept.filter_map(|name| by_name.get(name));
                 let older = kept.find(|kept| {
                     let was_there = kept.stores.get(store).copied().unwrap_or(Moment::MAX);
-                    // Made at the same time, neither could know of the other's number.
-                    kept.start < removed.start && was_there < removed.start
+                    let taken = last_taken(history, removed.process, removed.start);
+                    let is_own = kept.process == removed.process && kept.is_known;
+                    // Who couldn't list the store, or was at it at the same time, couldn't know of the other's number.
+                    kept.start < removed.start
+                        && was_there < removed.start
+                        && (is_own || has_seen(history, removed, kept, taken))
                 });
                 if let Some(older) = older {
                     return Err(Violation::new(
