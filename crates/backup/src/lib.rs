@@ -44,6 +44,7 @@ pub use location::Location;
 pub use name::{Name, NotAName};
 pub use note::{NotANote, Note, Rules, Summary};
 pub use part::diff_part;
+pub use pipe::to_thread;
 pub use proof::{Digest, Proof, digest, prove};
 pub use redact::{RedactError, Redacted, redact};
 pub use retention::Retention;

@@ -5,7 +5,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use bytes::{Buf, Bytes};
+use tokio::sync::mpsc;
 use wire::archive::{self, ArchiveError, Contents};
+
+/// Few pieces on the way are enough to keep both sides busy; when so many wait, who sends waits as well.
+const WAITING_MAX: usize = 8;
 
 /// Takes an archive apart on this thread while another takes its state in, and gives what both came to.
 ///
@@ -36,8 +40,7 @@ pub(crate) fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 
 /// A stream from one thread to another.
 pub(crate) fn pipe() -> (SyncSender<Bytes>, PieceReader) {
-    // Few pieces on the way are enough to keep both sides busy; a full channel makes the writer wait.
-    let (sender, receiver) = sync_channel(8);
+    let (sender, receiver) = sync_channel(WAITING_MAX);
     (
         sender,
         PieceReader {
@@ -45,6 +48,49 @@ pub(crate) fn pipe() -> (SyncSender<Bytes>, PieceReader) {
             piece: Bytes::new(),
         },
     )
+}
+
+/// From a task to a thread, where a few pieces may wait: what is sent to the one end is read at the other, until the
+/// sender is gone. The reader must not be used in a task.
+pub fn to_thread() -> (mpsc::Sender<Bytes>, impl Read + Send + 'static) {
+    let (sender, receiver) = mpsc::channel(WAITING_MAX);
+    (
+        sender,
+        Arriving {
+            receiver,
+            piece: Bytes::new(),
+        },
+    )
+}
+
+/// What a task sends.
+struct Arriving {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Arriving {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        read_pieces(&mut self.piece, out, || self.receiver.blocking_recv())
+    }
+}
+
+/// Reads from a piece, and from the next one when it is used up, until there is none.
+fn read_pieces(
+    piece: &mut Bytes,
+    out: &mut [u8],
+    mut next: impl FnMut() -> Option<Bytes>,
+) -> io::Result<usize> {
+    while piece.is_empty() && !out.is_empty() {
+        match next() {
+            Some(more) => *piece = more,
+            // Who sends is done.
+            None => return Ok(0),
+        }
+    }
+    let size = out.len().min(piece.len());
+    piece.copy_to_slice(&mut out[..size]);
+    Ok(size)
 }
 
 /// The reading end of a pipe.
@@ -62,16 +108,7 @@ impl PieceReader {
 
 impl Read for PieceReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !out.is_empty() {
-            match self.receiver.recv() {
-                Ok(piece) => self.piece = piece,
-                // The writer is done.
-                Err(_) => return Ok(0),
-            }
-        }
-        let size = out.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut out[..size]);
-        Ok(size)
+        read_pieces(&mut self.piece, out, || self.receiver.recv().ok())
     }
 }
 

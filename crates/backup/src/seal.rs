@@ -11,7 +11,6 @@ use age::x25519;
 
 mod identities;
 mod opened;
-mod pair;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -19,7 +18,6 @@ mod tests;
 pub use age::secrecy::ExposeSecret;
 pub use identities::{BadIdentities, Identities};
 pub use opened::{Opened, SealError};
-pub use pair::identity_file;
 pub use stream::sealed;
 
 /// Whom a snapshot is encrypted to: a public key, `age1…`.

@@ -130,6 +130,11 @@ const LINES: &[Line] = &[
         measure: snapshots::snapshots,
     },
     Line {
+        name: "keeper",
+        about: "memory of a snapshot agent that has saved",
+        measure: snapshots::keeper,
+    },
+    Line {
         name: "s3-save",
         about: "snapshot save to an S3 store on loopback",
         measure: bucket::save,

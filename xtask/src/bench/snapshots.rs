@@ -52,6 +52,54 @@ pub(super) fn snapshots(setting: &Setting) -> Result<Vec<Measure>> {
     ])
 }
 
+/// How long a snapshot agent may take for its first snapshot and the proof.
+const FIRST_MAX: Duration = Duration::from_secs(60);
+
+/// What a snapshot agent has in memory when it has saved, proved, and nothing to do for an hour.
+pub(super) fn keeper(setting: &Setting) -> Result<Vec<Measure>> {
+    let agent = setting.agent()?;
+    let folder = setting.scratch.path().join("kept");
+    let mut keeper = Command::new(&setting.program)
+        .args(["snapshot", "agent", "-interval=1h"])
+        .arg(format!("-http-addr={}", agent.address))
+        .arg(format!("-local-path={}", folder.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("starting {}", setting.program.display()))?;
+    let memory = at_rest(keeper.id(), &folder);
+    keeper
+        .kill()
+        .and_then(|()| keeper.wait())
+        .context("ending the snapshot agent")?;
+    let memory = memory? / MEGABYTE;
+    Ok(vec![Measure::at_most(
+        "snapshot agent at rest: memory",
+        "MB",
+        memory,
+        12.0,
+    )])
+}
+
+fn at_rest(keeper: u32, folder: &Path) -> Result<f64> {
+    let start = Instant::now();
+    // The note beside a snapshot is written when it is proved.
+    let is_proved = || {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .into_iter()
+            .any(|entry| entry.path().extension().is_some_and(|it| it == "json"))
+    };
+    while !is_proved() {
+        if start.elapsed() > FIRST_MAX {
+            bail!("no snapshot was proved within {FIRST_MAX:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    status_of(keeper, "VmRSS:")
+}
+
 /// Two snapshots of the same cluster, one after the other.
 fn files(setting: &Setting) -> Result<[PathBuf; 2]> {
     let agent = setting.agent()?;

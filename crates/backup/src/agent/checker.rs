@@ -1,6 +1,6 @@
 //! Reads an archive to its end while it passes by.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -9,11 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Checking;
+use crate::pipe::to_thread;
 use crate::stores::Content;
 use crate::{Proof, Unreadable};
-
-/// How many pieces may wait for the thread; when so many do, whoever sends the archive waits as well.
-const PIECES_MAX: usize = 8;
 
 /// What reads an archive, and comes to a judgement.
 type Work = Box<dyn FnOnce(Box<dyn Read + Send>) -> Result<Proof, Unreadable> + Send>;
@@ -61,11 +59,7 @@ impl Checker {
     ) -> (Self, Content) {
         let (checker, entrance) = match checking {
             Checking::OnAThread => {
-                let (sender, receiver) = mpsc::channel(PIECES_MAX);
-                let pieces = Pieces {
-                    receiver,
-                    piece: Bytes::new(),
-                };
+                let (sender, pieces) = to_thread();
                 let thread = tokio::task::spawn_blocking(move || work(Box::new(pieces)));
                 (Self::Thread(thread), Entrance::Thread(sender))
             }
@@ -108,25 +102,5 @@ impl Checker {
                 work(Box::new(all.reader()))
             }
         }
-    }
-}
-
-/// What arrives, for a thread that reads.
-struct Pieces {
-    receiver: mpsc::Receiver<Bytes>,
-    piece: Bytes,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !out.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let size = out.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut out[..size]);
-        Ok(size)
     }
 }

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use age::secrecy::{ExposeSecret, SecretString};
 use age::x25519;
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::Recipient;
@@ -106,6 +108,17 @@ impl Identities {
     /// Makes one, as age-keygen does.
     pub fn generate() -> Self {
         Self(vec![x25519::Identity::generate()])
+    }
+
+    /// What a file of them says: lines of remark, the public one of each among them, and the secrets.
+    pub fn file(&self, now: Timestamp) -> SecretString {
+        let mut text = format!("# created: {now:.0}\n");
+        for identity in &self.0 {
+            text.push_str(&format!("# public key: {}\n", identity.to_public()));
+            text.push_str(identity.to_string().expose_secret());
+            text.push('\n');
+        }
+        text.into()
     }
 
     /// To whom one encrypts so that these open it.

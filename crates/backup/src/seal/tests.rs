@@ -437,6 +437,17 @@ fn identities_are_read() {
 
 /// Neither what is shown for debugging nor an error holds a secret.
 #[test]
+fn what_is_made_is_read() {
+    let made = Identities::generate();
+    let file = made.file(jiff::Timestamp::UNIX_EPOCH);
+    let text = file.expose_secret();
+    let public = format!("# public key: {}", made.recipients()[0]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["# created: 1970-01-01T00:00:00Z", &public]);
+    assert_eq!(identities(text).unwrap().recipients(), made.recipients());
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let secret = KEYGEN.lines().last().unwrap();
     let secret_part = &secret[30..50];

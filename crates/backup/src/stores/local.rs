@@ -218,7 +218,7 @@ fn is_stale(path: &Path) -> bool {
     look().unwrap_or(false)
 }
 
-// Nothing here waits but for the disk, and whoever writes snapshots has nothing else to do meanwhile.
+// Nothing here waits but for the disk, and but for the sync at the end that is never long.
 impl Store for Local {
     fn describe(&self) -> String {
         format!("Local -> Path: {:?}", self.folder)
@@ -281,7 +281,16 @@ impl Upload for Unfinished {
     }
 
     fn publish(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
-        Box::pin(async move { self.publish_now() })
+        Box::pin(async move {
+            // A busy disk may take longer for this than a lock may go without renewal, so it has a thread of its own.
+            let store = self.store.clone();
+            match tokio::task::spawn_blocking(move || self.publish_now()).await {
+                Ok(published) => published,
+                Err(ended) => {
+                    Err(store.failed("write a snapshot to", &io::Error::other(ended.to_string())))
+                }
+            }
+        })
     }
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, ()> {

@@ -1,6 +1,6 @@
 //! `consul keygen`.
 
-use backup::seal::ExposeSecret;
+use backup::seal::{ExposeSecret, Identities};
 use jiff::Timestamp;
 
 use super::OK;
@@ -27,7 +27,7 @@ const KEY_SIZE: usize = 16;
 
 pub(super) fn run(parsed: &Parsed, console: &mut Console<'_>) -> u8 {
     if parsed.switch("snapshot") {
-        let file = backup::seal::identity_file(Timestamp::now());
+        let file = Identities::generate().file(Timestamp::now());
         console.say(file.expose_secret().trim_end());
         return OK;
     }

@@ -192,11 +192,7 @@ fn show(
 }
 
 /// What the cluster has now, as a file without a name.
-fn now(
-    options: &QueryOptions,
-    parsed: &Parsed,
-    console: &mut Console<'_>,
-) -> Result<Held, String> {
+fn now(options: &QueryOptions, parsed: &Parsed, console: &mut Console<'_>) -> Result<Held, String> {
     let client = http::client(parsed, console).map_err(|why| http::cannot_connect(&why))?;
     let progress = Progress::new("Saving", None, console);
     let saved = http::wait_for(saved(&client, options, progress))?;

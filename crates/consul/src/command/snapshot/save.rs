@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use backup::seal::{Recipient, sealed};
 use backup::stores::{Content, Upload};
 use backup::{ArchiveError, Location, Options, Report};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use client::{Client, SnapshotDownload};
 use futures::{StreamExt, TryStreamExt};
 use tempfile::NamedTempFile;
@@ -318,12 +318,7 @@ struct Check {
 
 impl Check {
     fn begin() -> Self {
-        // A few pieces; when the thread is behind by so many, the transfer waits.
-        let (sender, receiver) = mpsc::channel(8);
-        let pieces = Pieces {
-            receiver,
-            piece: Bytes::new(),
-        };
+        let (sender, pieces) = backup::to_thread();
         let work = move || backup::inspect(pieces, &Options::default());
         Self {
             sender: Some(sender),
@@ -355,26 +350,6 @@ impl Check {
                 "Error verifying snapshot file: {why}"
             ))),
         }
-    }
-}
-
-/// What passes by, for the thread that reads it.
-struct Pieces {
-    receiver: mpsc::Receiver<Bytes>,
-    piece: Bytes,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !out.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let size = out.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut out[..size]);
-        Ok(size)
     }
 }
 
