@@ -7,7 +7,7 @@ use backup::seal::{Identities, Opened};
 
 /// Opens what is in `sealed.age`, and nothing else in the world.
 const IDENTITY: &str = "AGE-SECRET-KEY-1RJ2JAYD44W0XMDYKVDGN6E24XLW70CL8QYWNYQM8FU9RZGTQJH5S8A9ESF";
-const SEALED: &[u8] = include_bytes!("sealed.age");
+const SEALED: &[u8] = include_bytes!("../sealed.age");
 const PLAIN: &[u8] = include_bytes!("../../fixtures/snapshots/empty.snap");
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

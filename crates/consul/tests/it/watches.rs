@@ -278,7 +278,8 @@ fn the_command_prints_or_runs_a_program() {
     assert_eq!(printed(&once), (Some(0), services, String::new()));
 
     let told = room.path().join("told");
-    let line = format!("cat >> {}; echo $CONSUL_INDEX", told.display());
+    // What is looked for last is written last, or the signal comes in between.
+    let line = format!("echo $CONSUL_INDEX; cat >> {}", told.display());
     let watching = watch(&agent, &["-type=key", "-key=k", &line]);
     contains(&told, "null\n", &agent);
     agent.expect("PUT", "/v1/kv/k", b"5");
