@@ -1,44 +1,38 @@
 //! `consul snapshot agent` beside a real agent: what it prints, registers, keeps and gives back.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use testkit::Logged;
 
 use crate::process::{Agent, PATIENCE};
 
 /// How long it may take until a crashed leader's session has run out and its lock-delay has passed.
 const FAILOVER: Duration = Duration::from_secs(120);
 
-/// A snapshot agent that runs. Killed when dropped.
-struct Keeper {
-    child: Child,
-    log: PathBuf,
-}
+/// A snapshot agent that runs.
+struct Keeper(Logged);
 
 impl Keeper {
     /// Starts one that asks `agent`; `name` tells its log from those of others.
     fn start(agent: &Agent, room: &Path, name: &str, words: &[&str]) -> Self {
-        let log = room.join(format!("{name}.log"));
-        let out = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_consul"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_consul"));
+        command
             .args(["snapshot", "agent"])
             .arg(format!("-http-addr={}", agent.address))
             .args(words)
-            .current_dir(room)
-            .stdin(Stdio::null())
-            .stderr(out.try_clone().unwrap())
-            .stdout(out)
-            .spawn()
-            .unwrap();
-        Self { child, log }
+            .current_dir(room);
+        Self(Logged::start(
+            &mut command,
+            room.join(format!("{name}.log")),
+        ))
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
+        self.0.log()
     }
 
     fn prints_within(&self, text: &str, time: Duration) {
@@ -58,27 +52,19 @@ impl Keeper {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(Pid::from_child(&self.0.child), signal).unwrap();
     }
 
     /// Waits until it has ended by itself; its status and what it printed.
     fn ended(mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.0.child.try_wait().unwrap() {
                 return (status.code(), self.log());
             }
             assert!(Instant::now() < deadline, "it doesn't end:\n{}", self.log());
             std::thread::park_timeout(Duration::from_millis(2));
         }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // It may have ended; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cluster::{Cluster, Plan, consul, program, until};
+use testkit::Logged;
 
 /// The time between two snapshots, and what clocks and timers may be wrong by: a snapshot is numbered by the clock on
 /// the wall and waited for by another.
@@ -23,32 +24,26 @@ const RETAIN: usize = 5;
 /// 30 s, the lock-delay is 15 s, and the machine is busy with other tests.
 const FAILOVER: Duration = Duration::from_secs(120);
 
-/// A snapshot agent as a process. Killed when dropped.
-struct Keeper {
-    child: Child,
-    log: PathBuf,
-}
+/// A snapshot agent as a process.
+struct Keeper(Logged);
 
 impl Keeper {
     fn start(cluster: &Cluster, at: usize, room: &Path) -> Self {
-        let log = room.join(format!("keeper-{at}.log"));
-        let out = File::create(&log).unwrap();
-        let child = Command::new(program())
+        let mut command = Command::new(program());
+        command
             .args(["snapshot", "agent", "-interval=2s"])
             .arg(format!("-retain={RETAIN}"))
             .arg(format!("-http-addr={}", cluster.agents[at].spec.http()))
             .arg(format!("-local-path={}", room.join("store").display()))
-            .current_dir(room)
-            .stdin(Stdio::null())
-            .stderr(out.try_clone().unwrap())
-            .stdout(out)
-            .spawn()
-            .unwrap();
-        Self { child, log }
+            .current_dir(room);
+        Self(Logged::start(
+            &mut command,
+            room.join(format!("keeper-{at}.log")),
+        ))
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
+        self.0.log()
     }
 
     /// Whether it saves, by what it says.
@@ -59,15 +54,7 @@ impl Keeper {
     }
 
     fn kill(&mut self) {
-        // It may have ended; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.kill();
+        self.0.kill();
     }
 }
 
