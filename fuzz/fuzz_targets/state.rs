@@ -31,6 +31,7 @@ fn restore_and_save(bytes: &[u8], unknown: Unknown) -> Option<Vec<u8>> {
         id,
         last_index: verified.last_index,
         snapshot_index: 0,
+        part: None,
     };
     // An index beyond all reason is refused here; the caller would have asked before.
     apply(Command::RestoreBegin(begin)).ok()?;
